@@ -15,6 +15,7 @@ from shared.domain.enrollment import Enrollment
 from shared.domain.errors import MdmError, Refused
 from shared.domain.event import Event
 from shared.domain.identity import DeviceCertificate
+from shared.domain.outbox import OutboxEvent
 from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Reason
 
@@ -56,6 +57,8 @@ class DeviceExchange:
 
     # journal and broker
     event: Event | None = field(default=None, init=False)
+    outbox_event: OutboxEvent | None = field(default=None, init=False)
+    """The event that the change of this message keeps."""
     unsafe: list[Event] = field(default_factory=list, init=False)
     """The event, and those that follow from it, until each is confirmed, covered by its device's mark, or
     left to the writer to find out; in their order."""

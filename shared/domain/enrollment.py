@@ -206,3 +206,8 @@ class Enrollment:
     @property
     def device(self) -> str:
         return self.key.device
+
+    @property
+    def has_enrolled(self) -> bool:
+        """It has had a TokenUpdate in this generation, or came by migration with one."""
+        return self.token_updated_at is not None or self.status is EnrollmentStatus.ENROLLED

@@ -4,6 +4,7 @@ from its outbox event, so that its bytes are the same in every publication, by a
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.domain.enrollment import Enrollment
 from shared.domain.event import FACTS_VERSION, Topic
 from shared.domain.identity import DeviceCertificate, Identity, Quarantine, RenewalFailure
 from shared.times import rfc3339_or_null
@@ -13,12 +14,14 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """In the record of its device until it is safe. `created_at`: nanoseconds since the epoch."""
+    """In the record of its device until it is safe. `created_at`: nanoseconds since the epoch. `follows`: the
+    process that handles the message makes it safe; another does if that one dies."""
 
     id: str
     topic: Topic
     created_at: int
     facts: Mapping[str, Fact]
+    follows: bool = False
 
 
 def rebound(id_: str, at: int, replaced: str, identity: Identity) -> OutboxEvent:
@@ -42,6 +45,24 @@ def renewal_failed(
     """The certificate of a device will not be renewed, or was not in spite of these attempts."""
     facts = _facts(identity.certificate) | {"reason": reason.value, "attempts": attempts}
     return OutboxEvent(id_, Topic.RENEWAL_FAILED, at, facts)
+
+
+def enrolled(id_: str, at: int, device: Enrollment) -> OutboxEvent:
+    """The first TokenUpdate of an enrollment: the device can be pushed."""
+    topic = Topic.DEVICE_REENROLLED if device.was_enrolled else Topic.DEVICE_ENROLLED
+    facts: dict[str, Fact] = {
+        "version": FACTS_VERSION,
+        "serial_number": device.inventory.serial_number,
+        "model": device.inventory.model,
+        "os_version": device.inventory.os_version,
+    }
+    return OutboxEvent(id_, topic, at, facts, follows=True)
+
+
+def checked_out(id_: str, at: int) -> OutboxEvent:
+    """A device left."""
+    facts: dict[str, Fact] = {"version": FACTS_VERSION, "reason": "check_out"}
+    return OutboxEvent(id_, Topic.DEVICE_REMOVED, at, facts, follows=True)
 
 
 def removed_by_client(id_: str, at: int) -> OutboxEvent:

@@ -52,6 +52,8 @@ class Change:
     """The device was enrolled before."""
     known_serial_number: str | None = None
     """The serial number of the record as read."""
+    outbox_event: OutboxEvent | None = None
+    """The event that the record keeps if this change is applied; of device channels only."""
 
     @property
     def serial_number(self) -> str | None:
@@ -108,7 +110,8 @@ class Enrollments(Protocol):
         generation."""
 
     async def revive(self, enrollments: Collection[str]) -> None:
-        """Restore removed enrollments that have sent a message again."""
+        """Restore removed enrollments that have sent a message again. A device without a push token is
+        AUTHENTICATED, all others are ENROLLED."""
 
     async def count_users(self, device: str, most: int) -> int:
         """The number of a device's user channels that are not removed; counting ends at `most`."""

@@ -876,7 +876,22 @@ async def test_a_removed_enrollment_that_speaks_again_counts_anew(enrollments: E
     revived = await load(enrollments, MAC)
     assert revived.status is EnrollmentStatus.ENROLLED
     assert revived.push == PUSH
+    assert revived.has_enrolled
     assert await enrollments.load({"nobody"}) == {}
+
+
+async def test_a_removed_device_without_a_token_has_only_authenticated(
+    enrollments: Enrollments,
+) -> None:
+    await authenticated(enrollments, MAC)
+    await user_enrolled(enrollments, ANNA)
+    await enrollments.remove({"MAC"})
+
+    await enrollments.revive({"MAC", ANNA.id})
+
+    assert (await load(enrollments, MAC)).status is EnrollmentStatus.AUTHENTICATED
+    assert not (await load(enrollments, MAC)).has_enrolled
+    assert (await load(enrollments, ANNA)).status is EnrollmentStatus.ENROLLED
 
 
 async def test_rule_01_a_late_rebinding_does_not_replace_a_newer_one(

@@ -28,6 +28,7 @@ from shared.domain.identity import (
 )
 from shared.domain.outbox import (
     OutboxEvent,
+    checked_out,
     quarantined,
     removed_by_client,
     renewal_failed,
@@ -43,6 +44,7 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 END = NOW + 365 * DAY
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
+PAD = EnrollmentKey("PAD", device="PAD", udid="PAD")
 OURS = range(PARTITIONS)
 
 
@@ -339,6 +341,32 @@ async def test_a_removal_keeps_an_outbox_event_of_each_device_that_was_there(kep
     [outgoing] = await kept.identities.outbox(OURS)
     assert (outgoing.outbox_event, outgoing.device.id) == (told["MAC"], "MAC")
     assert (await kept.record()).status is EnrollmentStatus.REMOVED
+
+
+async def test_a_change_keeps_its_outbox_event_if_it_is_applied(kept: Kept) -> None:
+    device = await enrolled(kept)
+    late, left = checked_out("late", 7), checked_out("left", 8)
+    change = Change(MAC, "out", device.generation, Topic.CHECK_OUT, NOW, outbox_event=left)
+
+    for by, event in (("earlier", late), (device.changed_by, left)):
+        await kept.enrollments.apply([replace(change, expected_change=by, outbox_event=event)])
+
+    [outgoing] = await kept.identities.outbox(OURS)
+    assert (outgoing.outbox_event, outgoing.device.id) == (left, "MAC")
+    assert left.follows
+
+
+async def test_outbox_events_of_several_devices_leave_together(kept: Kept) -> None:
+    for key, id_ in ((MAC, "1"), (PAD, "2"), (PAD, "3")):
+        if await kept.enrollments.load([key.id]) == {}:
+            await enrolled(kept, key)
+        await kept.enrollments.remove({key.id}, {key.id: removed_by_client(id_, 7)})
+        await kept.enrollments.revive({key.id})
+    outgoing = await kept.identities.outbox(OURS)
+
+    await kept.identities.published([e for e in outgoing if e.outbox_event.id != "3"])
+
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["3"]
 
 
 async def test_a_token_that_dies_keeps_an_outbox_event_once(kept: Kept) -> None:

@@ -114,6 +114,7 @@ async def test_the_messages_of_a_device_make_its_record(store: Store, key: Enrol
         inventory=TOLD,
         bootstrap_token=b"boot",
         migrating_until=UNTIL,
+        was_enrolled=True,
     )
     assert await store.devices.secrets(key.id) == DeviceSecrets(b"unlock", b"boot")
     found = await store.enrollments.find({"C02"})
@@ -126,6 +127,8 @@ async def test_after_authenticate_alone_a_device_is_not_enrolled_yet(store: Stor
     record = await store.load(MAC)
     assert record is not None and record.status is EnrollmentStatus.AUTHENTICATED
     assert record.push is None
+    assert not record.has_enrolled
+    assert not record.was_enrolled
 
 
 async def test_a_user_channel_belongs_to_the_enrollment_of_its_device(store: Store) -> None:
@@ -173,6 +176,7 @@ async def test_a_newer_message_replaces_what_it_brings_and_keeps_the_rest(store:
         inventory=Inventory(serial_number="C02", os_version="15.2"),
         bootstrap_token=b"boot",
         migrating_until=UNTIL + LATER,
+        was_enrolled=True,
     )
     assert await store.devices.secrets("MAC") == DeviceSecrets(b"unlock", b"boot")
 

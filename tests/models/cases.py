@@ -45,6 +45,7 @@ HOLDS: dict[str, Model] = {
     "an event of ours, a confirm is lost": OwnEvents((2,), Budget(bad=1), **ONE_RELAY),
     "an event of ours, the pass is killed": OwnEvents((1,), Budget(bad=1, kills=1), **ONE_RELAY),
     "tokens, a device gives up": TokenUpdates(),
+    "tokens, a device enrolls again": TokenUpdates(impatience=1, enrollments=1),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
     "renewal, then a new enrollment": Renewals(
         RenewalBudget(renewals=1, enrollments=1, early=1, impatience=1)
@@ -172,6 +173,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         OwnEvents((1,), Budget(bad=1), is_marked=False, **ONE_RELAY),
         Verdict.STUCK,
         "",
+    ),
+    "rule 1: the event of an enrollment is journaled with its message": (
+        TokenUpdates(impatience=1, enrollments=1, event="journaled"),
+        Verdict.UNSAFE,
+        "did not come to be",
     ),
     "rule 6: what is there already is left to its writer": (
         Journal((1,), Budget(unknown=1), followers=True, there_is_marked=False, **ONE_RELAY),

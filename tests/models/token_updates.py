@@ -4,8 +4,8 @@ A device sends its tokens one after the other to any of two replicas, may give u
 next one, and may enroll anew in between. A request reads the record, looks whether its device still
 waits, journals, and writes on a condition. SetBootstrapToken takes the same way.
 
-Promises: after an answer to a message the record never goes back behind what that message said; every
-device can come to an end.
+Promises: after an answer to a message the record never goes back behind what that message said; of each
+enrollment of which a token was written, and of no other, an event tells; every device can come to an end.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ class Request(NamedTuple):
     at: str
     generation: int
     changed_by: int
+    is_first: bool = False
+    """The record that it read has no token of this enrollment."""
 
 
 class State(NamedTuple):
@@ -37,6 +39,10 @@ class State(NamedTuple):
     requests: frozenset[Request]
     impatience: int
     enrollments: int
+    written: frozenset[int] = frozenset()
+    """Enrollments of which a token was written."""
+    told: frozenset[int] = frozenset()
+    """Enrollments that an event tells of."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class TokenUpdates:
     enrollments: int = 0
     condition: str = "changed_by"
     """`changed_by`, as the rule is; or `generation` alone."""
+    event: str = "kept"
+    """`kept` by the write; or `journaled` with the message, from what was read."""
     order: tuple[str, str] = ("read", "look")
     """First the record is read, then the connection is looked at; or the other way round."""
 
@@ -78,7 +86,11 @@ class TokenUpdates:
     def _request(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
         following = dict(pairwise((*self.order, "write")))
         if r.at == "read":
-            read = {"generation": s.generation, "changed_by": s.changed_by}
+            read = {
+                "generation": s.generation,
+                "changed_by": s.changed_by,
+                "is_first": s.generation not in s.written,
+            }
             yield f"#{r.number}: reads the record", _go(s, r, at=following["read"], **read)
         elif r.at == "look" and s.waits_for == r.number:
             yield f"#{r.number}: its device waits", _go(s, r, at=following["look"])
@@ -96,8 +108,11 @@ class TokenUpdates:
         is_unchanged = r.generation == s.generation and (
             self.condition == "generation" or r.changed_by == s.changed_by
         )
+        if r.is_first and (is_unchanged or self.event == "journaled"):
+            s = s._replace(told=s.told | {r.generation})
         if is_unchanged:
-            left = s._replace(value=r.value, changed_by=r.number)
+            written = s.written | {r.generation}
+            left = s._replace(value=r.value, changed_by=r.number, written=written)
             return f"#{r.number}: writes token {r.value}", _go(left, r, at="answer")
         left = s._replace(waits_for=0) if s.waits_for == r.number else s
         return f"#{r.number}: the record has changed, 503", _ended(left, r)
@@ -105,6 +120,8 @@ class TokenUpdates:
     def fault(self, s: State) -> str | None:
         if s.value < s.answered:
             return f"token {s.answered} was answered, and the record holds {s.value}"
+        if s.told != s.written:
+            return "an event tells of an enrollment that did not come to be, or of one none does"
         return None
 
     def is_goal(self, s: State) -> bool:

@@ -20,10 +20,11 @@ from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
 from services.checkin.journal.writer import Marks, Writer
 from services.checkin.messages import HANDLERS
-from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
+from services.checkin.pipeline.batch import DeviceBatch
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
+from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
 from services.runtime.wanted_topics import WantedTopics
 from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate
@@ -71,7 +72,7 @@ class Step(StrEnum):
     PUBLISHED = "published"
     MARKED = "marked"
     SENT = "sent"
-    """The events of sent commands are journaled."""
+    """The events of applied changes and of sent commands are journaled."""
 
 
 Reached = Callable[[Step], Awaitable[None]]
@@ -105,8 +106,8 @@ class SteppedEvents(DeviceEvents):
         await self.reached(Step.PUBLISHED)
         return waiting
 
-    async def journal_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
-        await super().journal_sent(exchanges)
+    async def journal_outcomes(self, exchanges: Sequence[DeviceExchange]) -> None:
+        await super().journal_outcomes(exchanges)
         await self.reached(Step.SENT)
 
     async def mark(self, exchanges: Sequence[DeviceExchange]) -> None:
@@ -186,7 +187,12 @@ class Replica:
             self.metrics,
         )
         self.outbox = Outbox(
-            world.identities, world.enrollments, world.journal, world.publisher, self.share
+            world.identities,
+            world.enrollments,
+            world.journal,
+            world.publisher,
+            self.share,
+            world.clock,
         )
         self.takeover = TakeOver(world.writers, world.journal, marks, world.clock, self.metrics)
 
@@ -202,7 +208,9 @@ class Replica:
             ids,
             metrics,
         )
-        derived = DerivedEvents(self.wanted, world.queue, self.writer, HeavyWork("large answers"))
+        derived = DerivedEvents(
+            self.wanted, world.queue, world.identities, self.writer, HeavyWork("large answers")
+        )
         events = SteppedEvents(
             world.journal, self.writer, world.publisher, world.enrollments, derived, ids, metrics
         )
@@ -210,7 +218,7 @@ class Replica:
             authorizer,
             events,
             EnrollmentChanges(
-                world.enrollments, world.queue, world.push_requests, authorizer, clock
+                world.enrollments, world.queue, world.push_requests, authorizer, derived, clock
             ),
             NextCommands(world.queue, clock, ids, metrics),
             self.seen,

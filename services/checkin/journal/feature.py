@@ -24,7 +24,7 @@ async def journal_feature(adapters: Adapters) -> tuple[Writer, PartitionShare, F
     share = PartitionShare(stores.members, clock, "relay", writer.id)
     publisher = adapters.publisher
     relay = Relay(stores.enrollments, stores.journal, publisher, share, clock, metrics)
-    outbox = Outbox(stores.identities, stores.enrollments, stores.journal, publisher, share)
+    outbox = Outbox(stores.identities, stores.enrollments, stores.journal, publisher, share, clock)
     takeover = TakeOver(stores.writers, stores.journal, marks, clock, metrics)
     if adapters.is_alone:
         await takeover.take_all(writer.id)

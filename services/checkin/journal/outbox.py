@@ -14,12 +14,17 @@ from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import journal_behind, publish_behind
 from shared.domain.event import Event
+from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher, Journal
 from shared.ports.identities import Identities, Outgoing
+from shared.times import nanoseconds
 
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
+KEPT_FOR = timedelta(seconds=30)
+"""For so long an event that follows from a message is left to the process that handles the message, so that
+it comes behind the message's own; of a process that died, the take-over has marked that by then."""
 WRITER = "checkin-notices"
 """The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
@@ -34,12 +39,14 @@ class Outbox:
         journal: Journal,
         publisher: EventPublisher,
         share: Share,
+        clock: Clock,
     ) -> None:
         self._identities = identities
         self._enrollments = enrollments
         self._journal = journal
         self._publisher = publisher
         self._share = share
+        self._clock = clock
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
@@ -49,7 +56,13 @@ class Outbox:
         partitions = self._share.partitions
         if not partitions:
             return
-        for chunk in chunked(await self._identities.outbox(partitions), CHUNK):
+        before = nanoseconds(self._clock.now() - KEPT_FOR)
+        outgoing = [
+            each
+            for each in await self._identities.outbox(partitions)
+            if not each.outbox_event.follows or each.outbox_event.created_at <= before
+        ]
+        for chunk in chunked(outgoing, CHUNK):
             safe = await self._publish(chunk)
             await self._identities.published([e for e in chunk if e.outbox_event.id in safe])
 

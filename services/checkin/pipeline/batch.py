@@ -7,30 +7,18 @@ another one; one bad request never fails its neighbours.
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Sequence
 
 from services.checkin.answers import Answer
 from services.checkin.authorization.authorizer import Authorizer
-from services.checkin.exchange import DeviceExchange, not_stored
+from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
-from services.checkin.journal.writer import Writer
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
-from services.checkin.pipeline.derived import DerivedEvents
+from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
-from shared.concurrency.batching import verdicts
-from shared.domain.errors import (
-    CannotDecrypt,
-    OfNewerVersion,
-    Refused,
-    StoreUnavailable,
-    Unavailable,
-)
-from shared.domain.event import Event
-from shared.ports.clock import Clock, Ids
-from shared.ports.enrollments import Enrollments, Mark
-from shared.ports.events import Appended, EventPublisher, Journal
+from shared.domain.errors import Refused, Unavailable
+from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
 
 
@@ -38,7 +26,7 @@ class DeviceBatch:
     def __init__(
         self,
         authorizer: Authorizer,
-        events: "DeviceEvents",
+        events: DeviceEvents,
         changes: EnrollmentChanges,
         commands: NextCommands,
         seen: LastSeen,
@@ -65,7 +53,7 @@ class DeviceBatch:
             await self._journal([each for each in exchanges if each.error is None], term)
             journaled = [each for each in exchanges if each.event is not None]
             await self._apply([each for each in journaled if each.error is None])
-            await self._events.journal_sent(journaled)
+            await self._events.journal_outcomes(journaled)
             await self._events.mark(await self._events.publish(journaled))
         finally:
             self._events.give_up(exchanges)
@@ -110,182 +98,6 @@ class DeviceBatch:
         for exchange in exchanges:
             if exchange.handler.has_answer and exchange.device is not None:
                 exchange.settle(exchange.handler.answer(exchange.message, exchange.device))
-
-
-class DeviceEvents:
-    """The events of a batch: into the journal, then to the broker or under their device's mark."""
-
-    def __init__(
-        self,
-        journal: Journal,
-        writer: Writer,
-        publisher: EventPublisher,
-        enrollments: Enrollments,
-        derived: DerivedEvents,
-        ids: Ids,
-        metrics: Metrics,
-    ) -> None:
-        self._journal = journal
-        self._writer = writer
-        self._publisher = publisher
-        self._enrollments = enrollments
-        self.derived = derived
-        self._ids = ids
-        self._metrics = metrics
-
-    @property
-    def term(self) -> object:
-        """The store's primary. A deposed primary shows old marks; an event that such a mark lets through
-        might overtake one that waits."""
-        return self._journal.term
-
-    async def journal(self, exchanges: Sequence[DeviceExchange], term: object) -> None:
-        """Make and store the events, each beside those that follow from it. `term` is that of the time before
-        the marks were read."""
-        for exchange in exchanges:
-            exchange.event = self._event_of(exchange)
-            if exchange.event is not None:
-                exchange.unsafe.append(exchange.event)
-                if self.derived.wanted.now:
-                    exchange.unsafe += await self.derived.of(exchange, exchange.event)
-        new = {exchange: list(exchange.unsafe) for exchange in exchanges if exchange.unsafe}
-        failed = await self._store(new, term)
-        for exchange in failed:
-            exchange.event = None
-
-    async def journal_sent(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Store the events of the commands that are about to be sent."""
-        new = {}
-        for exchange in exchanges if self.derived.wanted.now else ():
-            event = self.derived.sent(exchange) if exchange.error is None else None
-            if event is not None:
-                exchange.unsafe.append(event)
-                new[exchange] = [event]
-        if new:
-            await self._store(new, self._journal.term)
-
-    async def _store(
-        self, new: Mapping[DeviceExchange, list[Event]], term: object
-    ) -> list[DeviceExchange]:
-        """Append the events of each exchange; returns those that failed, each with its error."""
-        appended = [event for events in new.values() for event in events]
-        outcomes = iter(await verdicts(self._journal.append, appended) if appended else ())
-        is_same = self._journal.term == term
-        failed = []
-        for exchange, events in new.items():
-            found = list(islice(outcomes, len(events)))
-            if is_same and found.count(Appended.STORED) == len(found):
-                self._metrics.events_journaled.inc(len(found))
-            elif not is_same or not await self._is_stored(exchange, events, found):
-                failed.append(exchange)
-                self._not_stored(exchange, events, found)
-        return failed
-
-    async def _is_stored(
-        self, exchange: DeviceExchange, events: list[Event], found: list[Appended | Refused]
-    ) -> bool:
-        """True where all are in the journal. Those of an earlier request are under their device's mark then:
-        their writer may have passed them over (rule 6)."""
-        if not all(isinstance(each, Appended) and each for each in found):
-            return False
-        there = [event for event, each in zip(events, found, strict=True) if each is Appended.THERE]
-        try:
-            stored = await self._journal.read([event.id for event in there])
-            former = [event for event in there if not _is_same(event, stored[event.id])]
-            marks = [Mark(e.key.device, stored[e.id].created_at) for e in former]
-            marked = await verdicts(self._enrollments.mark_waiting, marks) if marks else []
-        except (Unavailable, CannotDecrypt, OfNewerVersion, KeyError):  # it may leave meanwhile
-            return False
-        if any(each is not True for each in marked):
-            return False
-        for event in former:
-            exchange.unsafe.remove(event)
-            self._writer.mark_done(event)
-        return True
-
-    def _not_stored(
-        self, exchange: DeviceExchange, events: list[Event], found: list[Appended | Refused]
-    ) -> None:
-        exchange.error = StoreUnavailable("the journal does not answer, or its primary changed")
-        for event, each in zip(events, found, strict=True):
-            if isinstance(each, Refused):
-                exchange.error = not_stored(exchange, "its message", each)
-            exchange.unsafe.remove(event)
-            if isinstance(found[0], Refused) and event is not events[0]:
-                self._writer.mark_done(event)  # nothing follows from a message that is not there
-            else:
-                self._writer.mark_unknown(event)  # it may be stored all the same
-
-    def _event_of(self, exchange: DeviceExchange) -> Event | None:
-        message, device = exchange.message, exchange.device
-        if message.event is None:
-            return None
-        status, command_uuid = exchange.handler.result(message)
-        upto = None if device is None else device.waiting.upto
-        number, at = self._writer.stamp(after=upto or 0)
-        return Event(
-            id=self._ids.new(),
-            topic=message.event,
-            key=message.key,
-            created_at=at,
-            raw_payload=exchange.body,
-            writer=self._writer.id,
-            number=number,
-            url_params=exchange.url_params,
-            status=status,
-            command_uuid=command_uuid,
-        )
-
-    async def publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
-        """Publish the events of devices of which no earlier event waits, those of one exchange one after the
-        other; returns the exchanges of which some are not confirmed or had to stay behind (rule 8)."""
-        going = [
-            exchange
-            for exchange in exchanges
-            if exchange.unsafe
-            and (exchange.device is None or exchange.device.waiting.since is None)
-        ]
-        while going:
-            events = [exchange.unsafe[0] for exchange in going]
-            taken = await self._publisher.publish(events, settled=self._writer.mark_done)
-            self._metrics.events_published.inc(sum(taken))
-            published, going = going, []
-            for exchange, is_taken in zip(published, taken, strict=True):
-                if is_taken:
-                    del exchange.unsafe[0]
-                    if exchange.unsafe:
-                        going.append(exchange)
-        return [exchange for exchange in exchanges if exchange.unsafe]
-
-    async def mark(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Leave the events to the relay by a mark on their device's record."""
-        if not exchanges:
-            return
-        spans = [(exchange.unsafe[0], exchange.unsafe[-1]) for exchange in exchanges]
-        marks = [Mark(e.key.device, e.created_at, last.created_at) for e, last in spans]
-        try:
-            marked = await verdicts(self._enrollments.mark_waiting, marks)
-        except Unavailable:
-            marked = [False] * len(marks)
-        for exchange, verdict in zip(exchanges, marked, strict=True):
-            if verdict is True:
-                self._metrics.events_unpublished.inc(len(exchange.unsafe))
-                for event in exchange.unsafe:
-                    self._writer.mark_done(event)
-                exchange.unsafe.clear()
-            else:
-                exchange.settle(StoreUnavailable("the event could not be made safe"))
-
-    def give_up(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Let the writer find out about the events that are not safe: a number that stays open would hold
-        the watermark for ever."""
-        for exchange in exchanges:
-            for event in exchange.unsafe:
-                self._writer.mark_unknown(event)
-
-
-def _is_same(event: Event, stored: Event) -> bool:
-    return (event.writer, event.number) == (stored.writer, stored.number)
 
 
 async def _side_by_side(*steps: Awaitable[None]) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from services.checkin.authorization.authorizer import Authorizer, refuse_disconnected
 from services.checkin.authorization.certificate_policy import ends_renewal
 from services.checkin.exchange import DeviceExchange, not_stored
+from services.checkin.pipeline.derived import DerivedEvents
 from shared.concurrency.batching import verdicts
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken, Refused
@@ -13,8 +14,6 @@ from shared.ports.clock import Clock
 from shared.ports.enrollments import Change, Enrollments
 from shared.ports.pushes import PushRequests
 from shared.ports.queue import CommandQueue
-
-_ENROLLED_ONCE = frozenset(EnrollmentStatus) - {EnrollmentStatus.AUTHENTICATED}
 
 
 class EnrollmentChanges:
@@ -24,12 +23,14 @@ class EnrollmentChanges:
         queue: CommandQueue,
         push_requests: PushRequests,
         authorizer: Authorizer,
+        derived: DerivedEvents,
         clock: Clock,
     ) -> None:
         self._enrollments = enrollments
         self._queue = queue
         self._push_requests = push_requests
         self._authorizer = authorizer
+        self._derived = derived
         self._clock = clock
 
     async def apply(self, exchanges: Sequence[DeviceExchange]) -> None:
@@ -52,6 +53,7 @@ class EnrollmentChanges:
         }
         if removed:
             await self._enrollments.revive(removed)
+        self._derived.of_changes(exchanges, now)
         changes = _changes_of(exchanges, now)
         applied = await self._applied(changes)
         overtaken = [
@@ -86,6 +88,7 @@ class EnrollmentChanges:
             for exchange, enrollment in zip(exchanges, before, strict=True)
             if exchange.error is None and _enrollment_of(exchange) == enrollment
         ]
+        self._derived.of_changes(same, now)
         return await self._applied(_changes_of(same, now))
 
 
@@ -113,10 +116,11 @@ def _changes_of(exchanges: Sequence[DeviceExchange], at: datetime) -> dict[Devic
             renewing=certificate if exchange.renews else None,
             renewed=certificate if ends_renewal(exchange) else None,
             makes_record=device is None,
-            was_enrolled=device is not None and device.status in _ENROLLED_ONCE,
+            was_enrolled=device is not None and device.has_enrolled,
             identity=None if exchange.binding is None else exchange.binding.identity,
             known_serial_number=None if device is None else device.inventory.serial_number,
             signed_at=None if signed_at is None else min(signed_at, at),
+            outbox_event=exchange.outbox_event,
         )
         changes[exchange] = exchange.handler.change(exchange.message, change)
     return changes

@@ -1,10 +1,13 @@
 """Events that follow from a message of a device: how a command went, and how an enrollment begins or ends.
 
-Promises: they are made only while some subscription asks for them; a repetition of the message makes the same
-ids; each says what was known when its message was journaled.
+Promises: they are made only while some subscription asks for them; a repetition of the message makes the
+same ids. The event of an answer says what was known when that was journaled. The event of an enrollment, or
+of its end, is kept in the record of its device by the very write that makes it true, until it is journaled.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -19,9 +22,11 @@ from shared.apple.messages.connect import Status
 from shared.apple.plist.to_json import message_as_json
 from shared.concurrency.heavy_work import HeavyWork
 from shared.domain.command import entry_id
-from shared.domain.enrollment import Enrollment, EnrollmentStatus
+from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Unavailable
 from shared.domain.event import FACTS_VERSION, Event, Topic, derived_id, milliseconds_of
+from shared.domain.outbox import OutboxEvent, checked_out, enrolled
+from shared.ports.identities import Identities, Outgoing
 from shared.ports.queue import CommandQueue
 from shared.times import nanoseconds
 
@@ -44,10 +49,16 @@ class DerivedEvents:
     """`work` reads large answers."""
 
     def __init__(
-        self, wanted: WantedTopics, queue: CommandQueue, writer: Writer, work: HeavyWork
+        self,
+        wanted: WantedTopics,
+        queue: CommandQueue,
+        identities: Identities,
+        writer: Writer,
+        work: HeavyWork,
     ) -> None:
         self.wanted = wanted
         self._queue = queue
+        self._identities = identities
         self._writer = writer
         self._work = work
 
@@ -66,44 +77,48 @@ class DerivedEvents:
 
     async def of(self, exchange: DeviceExchange, cause: Event) -> list[Event]:
         """The events that follow from the message that is about to be journaled as `cause`."""
-        if exchange.device is None:
+        if exchange.device is None or cause.topic is not Topic.CONNECT:
             return []
-        if cause.topic is Topic.CONNECT:
-            return await self._answered(exchange, cause)
-        if not cause.key.is_device_channel:
-            return []
-        if cause.topic is Topic.TOKEN_UPDATE:
-            return self._enrolled(exchange.device, cause)
-        is_wanted = Topic.DEVICE_REMOVED in self.wanted.now
-        if is_wanted and cause.topic is Topic.CHECK_OUT and exchange.device.status in _THERE:
-            id_ = derived_id(cause.id, milliseconds_of(cause.id))  # no device repeats a CheckOut
-            return [self._made(id_, Topic.DEVICE_REMOVED, cause, {"reason": "check_out"})]
-        return []
+        return await self._answered(exchange, cause)
 
-    def sent(self, exchange: DeviceExchange) -> Event | None:
-        """The event of the command that is sent in the answer."""
+    def of_changes(self, exchanges: Sequence[DeviceExchange], now: datetime) -> None:
+        """Set the events that the changes of journaled messages keep. Each is made from the record as read,
+        which is the condition of the change."""
+        for exchange in exchanges if self.wanted.now else ():
+            event = _of_change(exchange, nanoseconds(now))
+            is_wanted = event is not None and event.topic in self.wanted.now
+            exchange.outbox_event = event if is_wanted else None
+
+    def of_outcome(self, exchange: DeviceExchange) -> Event | None:
+        """The event of the change that was applied, or of the command that is sent in the answer."""
+        if (kept := exchange.outbox_event) is not None:
+            return self._made(kept.id, kept.topic, exchange.unsafe[-1], kept.facts)
+        return self._sent(exchange)
+
+    async def forget(self, exchanges: Sequence[DeviceExchange]) -> None:
+        """Take the events that are journaled now out of the records of these devices. Where that fails, the
+        outbox publishes them once more."""
+        with suppress(Unavailable):
+            await self._identities.published(
+                [
+                    Outgoing(exchange.device, exchange.outbox_event)
+                    for exchange in exchanges
+                    if exchange.device is not None and exchange.outbox_event is not None
+                ]
+            )
+
+    def _sent(self, exchange: DeviceExchange) -> Event | None:
         entry, cause = exchange.next, exchange.event
         is_wanted = Topic.COMMAND_SENT in self.wanted.now
         if not is_wanted or exchange.sent_by is None or entry is None or cause is None:
             return None
-        facts = {"request_type": entry.request_type, "attempt": entry.attempts + 1}
+        facts = {
+            "version": FACTS_VERSION,
+            "request_type": entry.request_type,
+            "attempt": entry.attempts + 1,
+        }
         id_ = derived_id(f"{entry.id}\0{exchange.sent_by}", cause.created_at // MILLISECOND)
         return self._made(id_, Topic.COMMAND_SENT, exchange.unsafe[-1], facts, entry.command_uuid)
-
-    def _enrolled(self, device: Enrollment, cause: Event) -> list[Event]:
-        """The first TokenUpdate of an enrollment reports it, under an id of the enrollment."""
-        topic = Topic.DEVICE_REENROLLED if device.was_enrolled else Topic.DEVICE_ENROLLED
-        is_first = device.status is EnrollmentStatus.AUTHENTICATED
-        if topic not in self.wanted.now or not is_first or device.generation is None:
-            return []
-        facts = {
-            "serial_number": device.inventory.serial_number,
-            "model": device.inventory.model,
-            "os_version": device.inventory.os_version,
-        }
-        cause_of_id = f"{device.id}\0{device.generation}"
-        id_ = derived_id(cause_of_id, milliseconds_of(device.generation))
-        return [self._made(id_, topic, cause, facts)]
 
     async def _answered(self, exchange: DeviceExchange, cause: Event) -> list[Event]:
         entry = exchange.reported
@@ -120,6 +135,7 @@ class DerivedEvents:
         answer = await self._answer(exchange.body)
         link = f"/v1/commands/{quote(entry.enrollment)}/{quote(entry.command_uuid, safe='')}"
         facts = {
+            "version": FACTS_VERSION,
             "request_type": entry.request_type,
             "state": entry.state.value if entry.state.is_final else state.value,
             "status": status.value,
@@ -158,11 +174,24 @@ class DerivedEvents:
             topic=topic,
             key=cause.key,
             created_at=at,
-            raw_payload=orjson.dumps({"version": FACTS_VERSION, **facts}),
+            raw_payload=orjson.dumps(dict(facts)),
             writer=self._writer.id,
             number=number,
             command_uuid=command_uuid,
         )
+
+
+def _of_change(exchange: DeviceExchange, at: int) -> OutboxEvent | None:
+    device, cause = exchange.device, exchange.event
+    if device is None or cause is None or not cause.key.is_device_channel:
+        return None
+    if cause.topic is Topic.TOKEN_UPDATE and not device.has_enrolled and device.generation:
+        of_enrollment = f"{device.id}\0{device.generation}"
+        id_ = derived_id(of_enrollment, milliseconds_of(device.generation))
+        return enrolled(id_, at, device)
+    if cause.topic is Topic.CHECK_OUT and device.status in _THERE:
+        return checked_out(derived_id(cause.id, milliseconds_of(cause.id)), at)
+    return None
 
 
 def _json_of(body: bytes) -> bytes | None:

@@ -9,11 +9,12 @@ from services.checkin.authorization.quarantine import QuarantineRecorder
 from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.writer import Writer
-from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
+from services.checkin.pipeline.batch import DeviceBatch
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.pipeline.device_auth import DeviceAuthentication
+from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.pipeline.requests import DeviceRequests
 from services.checkin.pipeline.routes import TAG, refusal_listener, router
 from services.checkin.refusals.record import RefusalLog
@@ -55,9 +56,11 @@ def pipeline_feature(
     authorizer = Authorizer(
         enrollments, stores.issued, stores.audit, quarantine, rules, clock, ids, metrics
     )
-    derived = DerivedEvents(adapters.wanted, queue, writer, work)
+    derived = DerivedEvents(adapters.wanted, queue, stores.identities, writer, work)
     events = DeviceEvents(journal, writer, adapters.publisher, enrollments, derived, ids, metrics)
-    changes = EnrollmentChanges(enrollments, queue, adapters.push_requests, authorizer, clock)
+    changes = EnrollmentChanges(
+        enrollments, queue, adapters.push_requests, authorizer, derived, clock
+    )
     commands = NextCommands(queue, clock, ids, metrics)
     batch = DeviceBatch(authorizer, events, changes, commands, seen, senders, clock, metrics)
     batches: BatchExecutor[DeviceExchange, Answer] = BatchExecutor(

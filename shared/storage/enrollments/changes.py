@@ -56,6 +56,7 @@ def update_of(change: Change, keyring: Keyring) -> UpdateOne:
         **new_names(change.key, change.serial_number),
         **sent_fields(change, keyring),
         **given({"renewing": change.renewing, "renewed": change.renewed}),
+        **outbox_fields(change.key.id, change.outbox_event),
     }
     condition: Document = {
         "_id": change.key.id,

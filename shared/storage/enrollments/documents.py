@@ -110,14 +110,19 @@ def outbox_fields(device: str, event: OutboxEvent | None) -> Document:
     """The fields that `$set` adds to keep an outbox event."""
     if event is None:
         return {}
-    kept = {"topic": event.topic.value, "at": event.created_at, "facts": dict(event.facts)}
+    kept: Document = {
+        "topic": event.topic.value,
+        "at": event.created_at,
+        "facts": dict(event.facts),
+        **({"follows": True} if event.follows else {}),
+    }
     return {f"notices.{event.id}": kept, "notices_in": partition_of(device)}
 
 
 def outbox_of(document: Document) -> list[OutboxEvent]:
     """The outbox events of a record, earliest first. An event of a newer version is left to that version."""
     found = [
-        OutboxEvent(id_, topic, kept["at"], kept["facts"])
+        OutboxEvent(id_, topic, kept["at"], kept["facts"], kept.get("follows", False))
         for id_, kept in document.get("notices", {}).items()
         if is_known(topic := known(Topic, kept["topic"]))
     ]

@@ -12,7 +12,7 @@ from shared.domain.identity import Quarantine
 from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
 from shared.ports.keyring import Keyring
-from shared.storage.database import Database, Document
+from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.enrollments.documents import (
     CERTIFICATES,
     LOOKED_AT_BY,
@@ -122,11 +122,17 @@ class MongoIdentities:
         ]
 
     async def published(self, outgoing: Sequence[Outgoing]) -> None:
-        for each in outgoing:
-            device = each.device.id
-            await self._documents.update_one(
-                {"_id": device}, {"$unset": {f"notices.{each.outbox_event.id}": ""}}
-            )
-            await self._documents.update_one(
-                {"_id": device, "notices": {}}, {"$unset": {"notices_in": "", "notices": ""}}
-            )
+        await self._documents.bulk_write(
+            [
+                UpdateOne({"_id": e.device.id}, {"$unset": {f"notices.{e.outbox_event.id}": ""}})
+                for e in outgoing
+            ]
+        )
+        await self._documents.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": id_, "notices": {}}, {"$unset": {"notices_in": "", "notices": ""}}
+                )
+                for id_ in {e.device.id for e in outgoing}
+            ]
+        )

@@ -75,6 +75,7 @@ class MongoMigration:
         is_new = record is None or record["status"] == GONE
         if message.kind is ImportedKind.TOKEN_UPDATE or (is_new and not key.is_device_channel):
             fields["status"] = EnrollmentStatus.ENROLLED.value
+            fields |= {"was_enrolled": True} if key.is_device_channel else {}
         elif is_new:
             fields["status"] = EnrollmentStatus.AUTHENTICATED.value
         return fields | sent_fields(message, self._keyring)

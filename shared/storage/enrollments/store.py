@@ -173,10 +173,14 @@ class MongoEnrollments:
         )
 
     async def revive(self, enrollments: Names[str]) -> None:
-        await self._documents.update_many(
-            {"_id": {"$in": list(enrollments)}, "status": GONE},
-            {"$set": {"status": EnrollmentStatus.ENROLLED.value}},
-        )
+        removed: Document = {"_id": {"$in": list(enrollments)}, "status": GONE}
+        for condition, status in (
+            ({"user": None, "push": None}, EnrollmentStatus.AUTHENTICATED),
+            ({}, EnrollmentStatus.ENROLLED),
+        ):
+            await self._documents.update_many(
+                {**removed, **condition}, {"$set": {"status": status.value}}
+            )
 
     async def count_users(self, device: str, most: int) -> int:
         query = {"_id": ids_of_users(device), "status": _THERE}

@@ -127,6 +127,7 @@ class FakeMigration:
             made = replace(made, migrating_until=message.until)
         if message.kind is ImportedKind.TOKEN_UPDATE:
             made = replace(made, status=EnrollmentStatus.ENROLLED, push=message.push)
+            made = replace(made, was_enrolled=made.key.is_device_channel)
         if message.unlock_token is not None:
             self._enrollments.unlock_tokens[key.id] = message.unlock_token
         if message.bootstrap_token is not None:

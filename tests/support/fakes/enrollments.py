@@ -182,6 +182,7 @@ class FakeEnrollments:
         elif not _stands(record, change):
             return record.changed_by == change.by
         self.records[change.key.id] = self._changed(replace(record, key=change.key), change)
+        self.keep(change.key.id, change.outbox_event)
         return True
 
     def _changed(self, record: Enrollment, change: Change) -> Enrollment:
@@ -239,7 +240,9 @@ class FakeEnrollments:
         for enrollment in enrollments:
             record = self.records.get(enrollment)
             if record is not None and record.status is EnrollmentStatus.REMOVED:
-                self.records[enrollment] = replace(record, status=EnrollmentStatus.ENROLLED)
+                has_token = record.push is not None or not record.key.is_device_channel
+                status = EnrollmentStatus.ENROLLED if has_token else EnrollmentStatus.AUTHENTICATED
+                self.records[enrollment] = replace(record, status=status)
 
     async def count_users(self, device: str, most: int) -> int:
         await self.before("count_users")
@@ -372,6 +375,7 @@ def _stub(record: Enrollment) -> Enrollment:
         blocked=record.blocked,
         waiting=record.waiting,
         signed_at=record.signed_at,
+        token_updated_at=record.token_updated_at,
         identity=record.identity,
         reset_from=record.reset_from,
         expired_until=record.expired_until,

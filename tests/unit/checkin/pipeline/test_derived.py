@@ -1,7 +1,7 @@
 """Events that follow from the messages of devices: docs/rules.md, rules 1, 6 and 8, as they hold for them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,10 +11,13 @@ import pytest
 
 from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.exchange import DeviceExchange
+from services.checkin.journal.outbox import KEPT_FOR
 from services.checkin.journal.takeover import STALE_AFTER
 from services.checkin.pipeline.derived import LARGEST_ANSWER, LARGEST_READ
+from shared.apple.messages.checkin import CheckOut
 from shared.apple.messages.connect import Status
-from shared.domain.errors import StoreUnavailable
+from shared.domain.enrollment import EnrollmentStatus
+from shared.domain.errors import Overtaken, StoreUnavailable
 from shared.domain.event import Event, Topic, derived_id, milliseconds_of
 from shared.domain.subscription import Subscription
 from shared.messaging.envelope import event_json
@@ -24,6 +27,7 @@ from tests.support.checkin_world import Device, Killed, Replica, Step, World
 from tests.support.fakes.journal import MOST_BYTES, Confirm
 
 OURS = "macromdm.*"
+End = Callable[[World, Replica, Device], Awaitable[None]]
 
 
 def asking(*topics: str) -> World:
@@ -50,11 +54,13 @@ def published(world: World, *topics: Topic) -> list[Event]:
 
 
 async def take_over(world: World, replica: Replica) -> None:
-    """All other writers are dead: what they left is published."""
+    """All other processes are dead: what they left is published."""
     await replica.takeover.look(replica.writer.id)
     world.clock.advance(STALE_AFTER + timedelta(seconds=1))
     await replica.takeover.look(replica.writer.id)
     await replica.relay_all()
+    world.clock.advance(KEPT_FOR)
+    await replica.outbox.look()
 
 
 async def answered(world: World, replica: Replica, device: Device) -> DeviceExchange:
@@ -384,6 +390,206 @@ async def test_a_device_that_checks_out_is_told_once() -> None:
     assert facts(event) == {"version": 1, "reason": "check_out"}
 
 
+@pytest.mark.parametrize("is_idle", [False, True])
+async def test_an_enrollment_is_told_though_a_client_removed_the_device_meanwhile(
+    is_idle: bool,
+) -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await replica.serve(device.authenticate())
+    await world.enrollments.remove(["MAC"])
+    if is_idle:
+        await replica.serve(device.idle())
+
+    await replica.serve(device.token_update())
+
+    assert published(world, Topic.DEVICE_ENROLLED)
+    assert world.enrollments.records["MAC"].status is EnrollmentStatus.ENROLLED
+
+
+async def test_a_device_that_comes_back_after_its_removal_has_not_enrolled_again() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enrollments.remove(["MAC"])
+
+    await replica.serve(device.idle())
+    await replica.serve(device.token_update(token=b"other"))
+
+    assert len(published(world, Topic.DEVICE_ENROLLED, Topic.DEVICE_REENROLLED)) == 1
+
+
+async def leaves(world: World, replica: Replica, device: Device) -> None:
+    await replica.serve(device.check_out())
+
+
+async def is_removed(world: World, replica: Replica, device: Device) -> None:
+    await world.enrollments.remove(["MAC"])
+
+
+async def is_removed_and_idle(world: World, replica: Replica, device: Device) -> None:
+    await world.enrollments.remove(["MAC"])
+    await replica.serve(device.idle())
+
+
+@pytest.mark.parametrize("end", [leaves, is_removed, is_removed_and_idle])
+async def test_an_enrollment_that_was_never_finished_is_no_earlier_one(end: End) -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await replica.serve(device.authenticate())
+    await end(world, replica, device)
+
+    await device.enroll(replica)
+
+    assert published(world, Topic.DEVICE_ENROLLED)
+    assert not published(world, Topic.DEVICE_REENROLLED)
+
+
+@pytest.mark.parametrize("end", [leaves, is_removed, is_removed_and_idle])
+async def test_an_enrollment_that_was_finished_is_an_earlier_one_however_it_ended(end: End) -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await end(world, replica, device)
+
+    await device.enroll(replica)
+
+    assert published(world, Topic.DEVICE_REENROLLED)
+
+
+async def test_user_channels_make_no_events_about_their_device() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device, anna = Device(), Device().user("anna")
+    await replica.serve(device.authenticate())
+
+    await replica.serve(device.token_update(anna))
+    await replica.serve(device.says(CheckOut(anna)))
+
+    assert not [e for e in world.journal.events.values() if e.topic.startswith("macromdm.")]
+    await replica.serve(device.token_update())
+    assert [e.key for e in published(world, Topic.DEVICE_ENROLLED)] == [device.key]
+
+
+async def test_rule_01_an_enrollment_that_did_not_come_to_be_is_not_told() -> None:
+    """Another Authenticate is applied while the TokenUpdate of the one before is on its way."""
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await first.serve(device.authenticate())
+    held = first.hold(Step.JOURNALED)
+    serving = asyncio.create_task(first.serve(device.token_update()))
+    await held.reached.wait()
+    await second.serve(device.authenticate())
+    held.released.set()
+
+    [answer] = await serving
+    await take_over(world, second)
+
+    assert isinstance(answer, Overtaken)
+    assert not published(world, Topic.DEVICE_ENROLLED)
+    await second.serve(device.token_update())
+    assert len(published(world, Topic.DEVICE_ENROLLED)) == 1
+
+
+async def test_rule_01_a_check_out_that_a_new_enrollment_overtook_is_not_told() -> None:
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    held = first.hold(Step.JOURNALED)
+    serving = asyncio.create_task(first.serve(device.check_out()))
+    await held.reached.wait()
+    await device.enroll(second)
+    held.released.set()
+
+    await serving
+    await take_over(world, second)
+
+    assert Topic.CHECK_OUT in [event.topic for event in world.publisher.published]
+    assert not published(world, Topic.DEVICE_REMOVED)
+
+
+@pytest.mark.parametrize("step", [Step.JOURNALED, Step.APPLIED])
+async def test_rule_01_a_check_out_that_comes_twice_is_told_once(step: Step) -> None:
+    """Its device gives it up at one replica, and sends it to another."""
+    world = asking(OURS)
+    first, second = await world.replica(), await world.replica()
+    device = Device()
+    await device.enroll(first)
+    held = first.hold(step)
+    serving = asyncio.create_task(first.serve(device.check_out()))
+    await held.reached.wait()
+    await second.serve(device.check_out())
+    held.released.set()
+
+    await serving
+    await take_over(world, second)
+
+    assert len(published(world, Topic.DEVICE_REMOVED)) == 1
+
+
+async def test_the_event_of_an_enrollment_comes_behind_its_message_and_leaves_the_record() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+
+    await Device().enroll(replica)
+
+    *_, cause, event = world.publisher.published
+    assert (cause.topic, event.topic) == (Topic.TOKEN_UPDATE, Topic.DEVICE_ENROLLED)
+    assert event.created_at > cause.created_at
+    assert await world.identities.outbox(range(32)) == []
+
+
+async def test_what_could_not_leave_the_record_is_published_once_more_and_the_same() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    undisturbed = world.identities.before
+
+    async def away(operation: str) -> None:
+        raise StoreUnavailable("away")
+
+    world.identities.before = away
+    await Device().enroll(replica)
+    world.identities.before = undisturbed
+    await replica.share.refresh()
+    await replica.outbox.look()
+    before = world.publisher.published.count(published(world, Topic.DEVICE_ENROLLED)[0])
+    world.clock.advance(KEPT_FOR)
+    await replica.outbox.look()
+
+    told = [e for e in world.publisher.published if e.topic is Topic.DEVICE_ENROLLED]
+    assert (before, len(told)) == (1, 2)
+    assert told[0] == told[1]
+    assert await world.identities.outbox(range(32)) == []
+
+
+async def test_an_enrollment_whose_event_is_not_journaled_is_told_later() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await replica.serve(device.authenticate())
+    append = world.journal.append
+
+    async def only_messages(events: Any) -> list[Appended]:
+        if events[0].topic is Topic.DEVICE_ENROLLED:
+            return [Appended.UNKNOWN]
+        return await append(events)
+
+    world.journal.append = only_messages  # type: ignore[method-assign]
+    [answer] = await replica.serve(device.token_update())
+    world.journal.append = append  # type: ignore[method-assign]
+    await replica.serve(device.token_update())
+    await take_over(world, replica)
+
+    assert isinstance(answer, StoreUnavailable)
+    assert len(published(world, Topic.DEVICE_ENROLLED)) == 1
+
+
 # --- rules 1, 6 and 8
 
 
@@ -437,8 +643,10 @@ async def test_rule_01_a_kill_between_any_two_steps_leaves_one_event_of_one_id(
     }
 
 
-@pytest.mark.parametrize("step", [step for step in Step if step is not Step.AUTHORIZED])
-async def test_rule_01_a_kill_during_a_check_out_leaves_its_event(step: Step) -> None:
+@pytest.mark.parametrize("step", list(Step))
+async def test_rule_01_a_kill_during_a_check_out_leaves_its_event_if_it_was_applied(
+    step: Step,
+) -> None:
     world = asking(OURS)
     first, second = await world.replica(), await world.replica()
     device = Device()
@@ -449,8 +657,12 @@ async def test_rule_01_a_kill_during_a_check_out_leaves_its_event(step: Step) ->
 
     await take_over(world, second)
 
-    *_, cause, event = published(world, *Topic)
-    assert (cause.topic, event.topic) == (Topic.CHECK_OUT, Topic.DEVICE_REMOVED)
+    is_applied = world.enrollments.records["MAC"].status is EnrollmentStatus.CHECKED_OUT
+    assert is_applied is (step not in (Step.AUTHORIZED, Step.JOURNALED))
+    order = [event.topic for event in published(world, *Topic)]
+    told = [Topic.CHECK_OUT, Topic.DEVICE_REMOVED]
+    assert order[3:] == told[: 0 if step is Step.AUTHORIZED else 1 + is_applied]
+    assert await world.identities.outbox(range(32)) == []
 
 
 @pytest.mark.parametrize("step", list(Step))
