@@ -32,6 +32,8 @@ from shared.storage.events.deliveries import INDEXES, MongoDeliveries
 from shared.storage.events.journal import MongoJournal
 from shared.storage.events.subscriptions import MongoSubscriptions
 from shared.storage.mongo import Mongo
+from shared.storage.remote import RemoteDatabase, StoreServer
+from shared.storage.sqlite import open_database
 from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
 from tests.integration.test_webhook import running
@@ -102,10 +104,11 @@ async def receive(port: int) -> None:
     await (await loop.create_server(Receiver, "127.0.0.1", port)).serve_forever()
 
 
-async def serve(mongodb_url: str, amqp_url: str, url: str) -> None:
-    """The webhook service. A loopback receiver is allowed to it, as to an embedded one."""
+async def serve(store: str, amqp_url: str, url: str) -> None:
+    """The webhook service. A loopback receiver is allowed to it, as to an embedded one. `store`: a URL, or
+    the folder of a store that another process serves."""
     async with AsyncExitStack() as stack:
-        database = Mongo(mongodb_url)
+        database = Mongo(store) if "://" in store else RemoteDatabase(Path(store))
         stack.push_async_callback(database.close)
         broker = RabbitBroker(amqp_url, clock=CLOCK)
         await broker.start(timedelta(seconds=30))
@@ -214,19 +217,28 @@ async def beside(urls: tuple[str, str], hanging: int) -> float:
 
 
 async def memory(urls: tuple[str, str], count: int) -> float:
-    """Megabytes of the process while so many events wait, as an outage leaves them."""
-    async with stage(urls) as made:
-        await made.database.ensure(INDEXES)
-        stored = MongoDeliveries(made.database, KEYRING)
+    """Megabytes of the process while so many events wait, as an outage leaves them. The store is another
+    process's; SQLite's, since a million are stored there within a minute."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = open_database(folder, CLOCK)
+        stack.push_async_callback(database.close)
+        await database.ensure(INDEXES)
+        stored = MongoDeliveries(database, KEYRING)
         # Only the first of each delivery queue is ever read: it is not taken.
         heads = [event(number) for number in range(DEVICES)]
-        assert all(await MongoJournal(made.database, KEYRING).append(heads))
+        assert all(await MongoJournal(database, KEYRING).append(heads))
         for start in range(0, count, STORED_TOGETHER):
             numbers = range(start, min(start + STORED_TOGETHER, count))
             ids = [heads[n].id if n < DEVICES else IDS.new() for n in numbers]
             queues = [DeliveryQueueKey("config", heads[n % DEVICES].key.device) for n in numbers]
             each = zip(queues, ids, numbers, strict=True)
             await stored.store([Delivery(queue, id, number) for queue, id, number in each])
+        server = StoreServer(database, folder)
+        await server.start()
+        stack.push_async_callback(server.close)
+        made = await stack.enter_async_context(stage(urls))
+        made.urls = (str(folder), urls[1])
         process = made.start(f"{made.receiver}/hang")
         await asyncio.sleep(60)
         return resident_megabytes(process)
@@ -270,7 +282,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--receive", port]:
             uvloop.run(receive(int(port)))
-        case ["--serve", mongodb_url, amqp_url, url]:
-            uvloop.run(serve(mongodb_url, amqp_url, url))
+        case ["--serve", store, amqp_url, url]:
+            uvloop.run(serve(store, amqp_url, url))
         case arguments:
             main(arguments)
