@@ -26,6 +26,8 @@ from go_tools import NoTool  # noqa: E402
 from lock import PYTHON  # noqa: E402
 from renders import NotRendered, renders  # noqa: E402
 
+from shared.web.server.server import GRACE  # noqa: E402
+
 COMPOSE = ROOT / "docker-compose.yml"
 
 Document = dict[str, Any]
@@ -87,6 +89,13 @@ def port_faults(services: Document) -> Iterator[str]:
             yield f"{COMPOSE.name}: proxy: {name} listens on {port}"
         if services[name]["environment"]["MDM_HTTP"] != f":{port}":
             yield f"{COMPOSE.name}: {name}: does not listen on {port}"
+        if f"http://127.0.0.1:{port + 1000}/readyz" not in str(
+            services[name]["healthcheck"]["test"]
+        ):
+            yield f"{COMPOSE.name}: {name}: its health check does not ask /readyz on {port + 1000}"
+        grace = int(services[name]["stop_grace_period"].removesuffix("s"))
+        if grace <= GRACE.total_seconds():
+            yield f"{COMPOSE.name}: {name}: may be killed before it has ended"
 
 
 def mount_faults(service: Document, compose: Document, where: str) -> Iterator[str]:
@@ -113,9 +122,9 @@ def example_faults(example: str, compose: str) -> Iterator[str]:
 
 
 def image_faults(compose: Document) -> Iterator[str]:
-    """Images have a version of their own: `mongo:8` would be another program after a pull."""
+    """Images have a version of their own, or a digest."""
     for name, service in compose["services"].items():
-        if not re.search(r":\d+\.\d+\.\d+$", service["image"]):
+        if not manifest_pods.EXACT_IMAGE.search(service["image"]):
             yield f"{COMPOSE.name}: {name}: {service['image']} has no exact version"
 
 
@@ -145,12 +154,29 @@ def manifest_faults(compose: Document, deployments: list[Document]) -> Iterator[
             yield f"{COMPOSE.name}: {name}: does not get the settings in .env"
 
 
+def version_faults(compose: Document, documents: list[Document]) -> Iterator[str]:
+    """MongoDB and RabbitMQ are of the same versions by Compose as in a cluster."""
+    of_compose = {name: compose["services"][name]["image"] for name in ("mongodb", "rabbitmq")}
+    for each in manifest_pods.of_kind(documents, "StatefulSet"):
+        [container] = each["spec"]["template"]["spec"]["containers"]
+        if container["image"] != of_compose[container["name"]]:
+            yield f"{COMPOSE.name}: has {of_compose[container['name']]}, not {container['image']}"
+    for each in manifest_pods.of_kind(documents, "MongoDBCommunity"):
+        if f"mongo:{each['spec']['version']}" != of_compose["mongodb"]:
+            yield f"{COMPOSE.name}: has {of_compose['mongodb']}, not {each['spec']['version']}"
+    for each in manifest_pods.of_kind(documents, "RabbitmqCluster"):
+        if each["spec"]["image"].removesuffix("-management") != of_compose["rabbitmq"]:
+            yield f"{COMPOSE.name}: has {of_compose['rabbitmq']}, not {each['spec']['image']}"
+
+
 def kubernetes_faults() -> Iterator[str]:
     compose: Document = yaml.safe_load(COMPOSE.read_text())
     try:
         for name, documents in renders():
             if name == "base":
                 yield from manifest_faults(compose, manifest_pods.deployments(documents))
+            if name in ("development", "all components"):
+                yield from version_faults(compose, documents)
             yield from (f"deploy/k8s: {name}: {fault}" for fault in check_k8s.faults(documents))
     except (NotRendered, NoTool) as exc:
         yield f"deploy/k8s: {exc}"

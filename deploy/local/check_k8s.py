@@ -16,8 +16,10 @@ from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import manifest_network  # noqa: E402
 import manifest_pods  # noqa: E402
 import manifest_routes  # noqa: E402
+import manifest_scaling  # noqa: E402
 import manifest_settings  # noqa: E402
 from renders import K8S, Document  # noqa: E402
 
@@ -62,6 +64,8 @@ def schema_faults(documents: list[Document]) -> Iterator[str]:
 CHECKS: tuple[Callable[[list[Document]], Iterator[str]], ...] = (
     schema_faults,
     *manifest_pods.CHECKS,
+    *manifest_scaling.CHECKS,
+    *manifest_network.CHECKS,
     *manifest_routes.CHECKS,
     *manifest_settings.CHECKS,
 )

@@ -1,18 +1,20 @@
-"""Of rendered manifests: what pods need to be rolled, drained, spread and kept apart, and what names them."""
+"""Of rendered manifests: what pods need to be rolled, drained and spread."""
 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import parts
 from renders import Document
 
-from shared.messaging.topology import QUEUES
 from shared.web.server.server import GRACE
 
 OURS = ("app.kubernetes.io/name", "macromdm")
 COMPONENT = "app.kubernetes.io/component"
+
+
+STARTS_WITHIN, SILENT_AT_MOST = timedelta(seconds=60), timedelta(seconds=30)
+"""Restarts that come sooner than so make a slow node slower."""
 
 
 def of_kind(documents: list[Document], *kinds: str) -> list[Document]:
@@ -73,6 +75,26 @@ def service_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{name}: the Service does not select the pods"
 
 
+EXACT_IMAGE = re.compile(r"(:\d+\.\d+\.\d+(-\w+)?|@sha256:[0-9a-f]{64})$")
+"""`mongo:8` would be another program after a pull."""
+
+
+def image_faults(documents: list[Document]) -> Iterator[str]:
+    """All of ours have one image; those of others have an exact version."""
+    ours = {
+        each["spec"]["template"]["spec"]["containers"][0]["image"] for each in workloads(documents)
+    }
+    if len(ours) != 1 or not re.search(r"(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$", min(ours)):
+        yield f"the images of the services are {sorted(ours)}: one is wanted, with a version"
+    others = [
+        container["image"]
+        for each in of_kind(documents, "StatefulSet")
+        for container in each["spec"]["template"]["spec"]["containers"]
+    ]
+    others += [each["spec"]["image"] for each in of_kind(documents, "RabbitmqCluster")]
+    yield from (f"{each} has no exact version" for each in others if not EXACT_IMAGE.search(each))
+
+
 def pod_faults(documents: list[Document]) -> Iterator[str]:
     for workload in workloads(documents):
         name, pod = workload["metadata"]["name"], workload["spec"]["template"]["spec"]
@@ -96,14 +118,29 @@ def pod_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{name}: has no requests, or no limit of memory"
         if workload["kind"] == "Deployment":
             yield from (f"{name}: {fault}" for fault in life_faults(documents, pod, container))
+            if workload["spec"]["strategy"].get("rollingUpdate", {}).get("maxUnavailable") != 0:
+                yield f"{name}: an old pod ends before a new one is ready"
+        elif container["args"] != ["store", "prepare"]:
+            yield f"{name}: does not prepare the store"
 
 
-def life_faults(documents: list[Document], pod: Document, container: Document) -> Iterator[str]:
-    """Starts, ends and moves without a request that fails."""
+def probe_faults(container: Document) -> Iterator[str]:
     asked = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
     for probe, path in asked.items():
         if container.get(probe, {}).get("httpGet") != {"path": path, "port": "ops"}:
             yield f"the {probe} does not ask {path} on the ops port"
+    for probe, least in (("startupProbe", STARTS_WITHIN), ("livenessProbe", SILENT_AT_MOST)):
+        given = container.get(probe, {})
+        if (
+            given.get("periodSeconds", 10) * given.get("failureThreshold", 3)
+            < least.total_seconds()
+        ):
+            yield f"the {probe} restarts it within {least.total_seconds():.0f} s"
+
+
+def life_faults(documents: list[Document], pod: Document, container: Document) -> Iterator[str]:
+    """Starts, ends and moves without a request that fails."""
+    yield from probe_faults(container)
     pause = (
         container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
     )
@@ -134,82 +171,4 @@ def drain_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{deployment['metadata']['name']}: no PodDisruptionBudget keeps all replicas but one"
 
 
-def scaling_faults(documents: list[Document]) -> Iterator[str]:
-    """Who scales names a Deployment, which then has no number of its own; all others have two, but for
-    development."""
-    scalers = of_kind(documents, "HorizontalPodAutoscaler", "ScaledObject")
-    scaled = [each["spec"]["scaleTargetRef"]["name"] for each in scalers]
-    for name in scaled:
-        deployment = named(documents, "Deployment", name)
-        if deployment is None or "replicas" in deployment["spec"]:
-            yield f"{name}: is scaled, and does not exist or has a number of replicas of its own"
-    for deployment in deployments(documents):
-        name = deployment["metadata"]["name"]
-        if scaled.count(name) > 1:
-            yield f"{name}: is scaled twice"
-        if name not in scaled and "replicas" not in deployment["spec"]:
-            yield f"{name}: has neither a number of replicas nor somebody who scales it"
-    for each in of_kind(documents, "ScaledObject"):
-        yield from queue_faults(each, [queue.name for queue in QUEUES])
-
-
-def queue_faults(scaled: Document, queues: list[str]) -> Iterator[str]:
-    service = scaled["spec"]["scaleTargetRef"]["name"].removeprefix("macromdm-")
-    for trigger in scaled["spec"]["triggers"]:
-        asked: dict[str, Any] = trigger["metadata"]
-        pattern = (
-            asked["queueName"] if asked.get("useRegex") == "true" else re.escape(asked["queueName"])
-        )
-        found = {name for name in queues if re.search(pattern, name)}
-        if found != {name for name in queues if name.split(".")[0] == service}:
-            yield f"{service}: {asked['queueName']} does not name its queues"
-
-
-def policy_faults(documents: list[Document]) -> Iterator[str]:
-    """Everything is denied but what a policy names, and each policy is about somebody."""
-    policies = [each["spec"] for each in of_kind(documents, "NetworkPolicy")]
-    everybody = [*of_kind(documents, "StatefulSet"), *workloads(documents)]
-    for workload in workloads(documents):
-        denied = [
-            each
-            for each in policies
-            if selects(each["podSelector"], labels(workload))
-            and set(each["policyTypes"]) == {"Ingress", "Egress"}
-            and not each.get("ingress")
-            and not each.get("egress")
-        ]
-        if not denied:
-            yield f"{workload['metadata']['name']}: nothing denies what no policy names"
-    for document in of_kind(documents, "NetworkPolicy"):
-        about = document["spec"]["podSelector"]
-        made_by_operators = ("macromdm-rabbitmq-in", "macromdm-mongodb-in")
-        if document["metadata"]["name"] not in made_by_operators and not any(
-            selects(about, labels(each)) for each in everybody
-        ):
-            yield f"NetworkPolicy {document['metadata']['name']}: is about no pod"
-
-
-def store_only(documents: list[Document]) -> Iterator[str]:
-    """Check-in, which the public reaches, reaches nothing but names, the store and the broker."""
-    checkin = named(documents, "Deployment", "macromdm-checkin")
-    if checkin is None:
-        return
-    ports = {
-        port["port"]
-        for policy in of_kind(documents, "NetworkPolicy")
-        if selects(policy["spec"]["podSelector"], labels(checkin))
-        for rule in policy["spec"].get("egress", ())
-        for port in rule.get("ports", ("any",))
-    }
-    if ports != {53, 27017, 5671, 5672}:
-        yield f"macromdm-checkin: may reach the ports {sorted(map(str, ports))}"
-
-
-CHECKS = (
-    service_faults,
-    pod_faults,
-    drain_faults,
-    scaling_faults,
-    policy_faults,
-    store_only,
-)
+CHECKS = (service_faults, image_faults, pod_faults, drain_faults)

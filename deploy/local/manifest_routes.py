@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 import parts
-from manifest_pods import named, of_kind
+from manifest_pods import deployments, labels, named, of_kind, selects
+from prometheus_client.metrics import MetricWrapperBase
 from renders import Document
 
 from shared.settings.limits import LARGEST_BODY
@@ -91,17 +92,34 @@ def limit_faults(documents: list[Document]) -> Iterator[str]:
                 yield "macromdm-api: does not wait as long as a call may"
 
 
+OF_PROMETHEUS = {"namespace", "pod", "app_kubernetes_io_component"}
+"""Labels that every series of ours gets, by the PodMonitor."""
+
+
+def metric_labels() -> dict[str, set[str]]:
+    """Names of series, each with its labels."""
+    made = [each for each in vars(Metrics()).values() if isinstance(each, MetricWrapperBase)]
+    return {
+        each._name + end: set(each._labelnames)
+        for each in made
+        for end in ("", "_total", "_bucket", "_count", "_sum")
+    }
+
+
 def alert_faults(documents: list[Document]) -> Iterator[str]:
     """Alerts look at metrics and labels that exist."""
-    metrics = Metrics()
-    families = {family.name: family for family in metrics.registry.collect()}
-    known = {name + end for name in families for end in ("", "_total", "_bucket", "_count", "_sum")}
+    known = metric_labels()
     for rule_document in of_kind(documents, "PrometheusRule"):
         for group in rule_document["spec"]["groups"]:
             for rule in group["rules"]:
-                for metric in re.findall(r"\bmacromdm_\w+", rule["expr"]):
+                metrics = re.findall(r"\bmacromdm_\w+", rule["expr"])
+                for metric in metrics:
                     if metric not in known:
                         yield f"{rule['alert']}: there is no metric {metric}"
+                own = {label for each in metrics for label in known.get(each, ())}
+                grouped = re.findall(r"\bby \(([^)]*)\)", rule["expr"])
+                for label in set(re.findall(r"\w+", " ".join(grouped))) - own - OF_PROMETHEUS:
+                    yield f"{rule['alert']}: no metric has the label {label}"
 
 
 def monitor_faults(documents: list[Document]) -> Iterator[str]:
@@ -109,6 +127,9 @@ def monitor_faults(documents: list[Document]) -> Iterator[str]:
         ports = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
         if ports != {"ops"}:
             yield "PodMonitor: asks another port than ops"
+        for each in deployments(documents):
+            if not selects(monitor["spec"]["selector"], labels(each)):
+                yield f"PodMonitor: does not ask {each['metadata']['name']}"
 
 
 def tls_faults(documents: list[Document]) -> Iterator[str]:

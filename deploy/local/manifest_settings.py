@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from manifest_pods import COMPONENT, labels, named, of_kind, workloads
 from renders import Document
@@ -73,6 +74,34 @@ def setting_faults(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: {setting} is no setting"
             elif plain in secret and value not in files:
                 yield f"{name}: {setting} names {value}, which is not mounted"
+
+
+def certificate_faults(documents: list[Document]) -> Iterator[str]:
+    """Who reads a setting that names a file in /certificates has that folder."""
+    for workload in workloads(documents):
+        [container] = workload["spec"]["template"]["spec"]["containers"]
+        folders = {each["mountPath"] for each in container["volumeMounts"]}
+        for setting, value in given(documents, workload).items():
+            is_read = setting in read_by(workload)
+            if value.startswith("/certificates/") and is_read and "/certificates" not in folders:
+                yield f"{workload['metadata']['name']}: {setting} is {value}, which is not mounted"
+
+
+def host_faults(documents: list[Document]) -> Iterator[str]:
+    """Devices find MDM_SERVER_URL where the routes of check-in are."""
+    hosts = {
+        rule["host"]
+        for each in of_kind(documents, "Ingress")
+        if each["metadata"]["name"] == "macromdm-devices"
+        for rule in each["spec"]["rules"]
+    }
+    for each in of_kind(documents, "HTTPRoute"):
+        if each["metadata"]["name"] == "macromdm-devices":
+            hosts |= set(each["spec"]["hostnames"])
+    for settings in of_kind(documents, "ConfigMap") if hosts else ():
+        url = settings["data"].get("MDM_SERVER_URL", "")
+        if urlsplit(url).hostname not in hosts:
+            yield f"MDM_SERVER_URL is {url}, and devices are let in at {sorted(hosts)}"
 
 
 def secret_faults(documents: list[Document]) -> Iterator[str]:
@@ -174,6 +203,8 @@ def external_faults(documents: list[Document]) -> Iterator[str]:
 
 CHECKS = (
     setting_faults,
+    certificate_faults,
+    host_faults,
     secret_faults,
     start_faults,
     required_faults,

@@ -1,6 +1,7 @@
 """The checks of the deployment files can fail: each mistake in a manifest, the compose file, a lock or a
 workflow is named."""
 
+import base64
 import copy
 import importlib
 import re
@@ -76,6 +77,16 @@ def trigger(documents: Documents) -> Document:
     return found["metadata"]
 
 
+def rule(documents: Documents, policy: str, way: str) -> Document:
+    found: Document = find(documents, "NetworkPolicy", policy)["spec"][way][0]
+    return found
+
+
+def secret_text(documents: Documents, name: str, **content: str) -> None:
+    data = find(documents, "Secret", f"macromdm-{name}")["data"]
+    data |= {key: base64.b64encode(text.encode()).decode() for key, text in content.items()}
+
+
 def alert(documents: Documents) -> Document:
     found: Document = find(documents, "PrometheusRule", "macromdm")["spec"]["groups"][0]["rules"][1]
     return found
@@ -122,6 +133,30 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         "the readinessProbe does not ask /readyz",
     ),
     "no pause": (lambda d: container(d).pop("lifecycle"), "before the endpoints forget it"),
+    "a restart too soon": (
+        lambda d: container(d)["livenessProbe"].update(failureThreshold=1),
+        "the livenessProbe restarts it within 30 s",
+    ),
+    "another probe's port": (
+        lambda d: container(d)["livenessProbe"]["httpGet"].update(port="opps"),
+        "the livenessProbe does not ask /healthz on the ops port",
+    ),
+    "a gap in a rollout": (
+        lambda d: find(d, "Deployment", "macromdm-push")["spec"]["strategy"][
+            "rollingUpdate"
+        ].update(maxUnavailable=1),
+        "macromdm-push: an old pod ends before a new one is ready",
+    ),
+    "another command of the Job": (
+        lambda d: find(d, "Job", "macromdm-prepare")["spec"]["template"]["spec"]["containers"][
+            0
+        ].update(args=["store", "prepar"]),
+        "macromdm-prepare: does not prepare the store",
+    ),
+    "an image of its own": (
+        lambda d: container(d).update(image="registry.example.org/macromdn:0.1.0"),
+        "one is wanted, with a version",
+    ),
     "a short grace": (
         lambda d: pod(d).update(terminationGracePeriodSeconds=19),
         "may be killed before its 19 s",
@@ -143,6 +178,22 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: without(d, "HorizontalPodAutoscaler", "macromdm-checkin"),
         "neither a number of replicas nor",
     ),
+    "one replica": (
+        lambda d: find(d, "HorizontalPodAutoscaler", "macromdm-checkin")["spec"].update(
+            minReplicas=1
+        ),
+        "macromdm-checkin: is scaled from 1 to 10 replicas",
+    ),
+    "more replicas than partitions": (
+        lambda d: find(d, "ScaledObject", "macromdm-webhook")["spec"].update(maxReplicaCount=64),
+        "more than 32 replicas have nothing to do",
+    ),
+    "somebody else's password": (
+        lambda d: find(d, "ScaledObject", "macromdm-push")["spec"]["triggers"][0][
+            "authenticationRef"
+        ].update(name="rabbit"),
+        "push: rabbit does not exist",
+    ),
     "a queue of nobody": (
         lambda d: trigger(d).update(queueName="hooks"),
         "does not name its queues",
@@ -155,6 +206,30 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
             "matchLabels"
         ].update(x="y"),
         "is about no pod",
+    ),
+    "a misspelt port in a policy": (
+        lambda d: rule(d, "macromdm-devices", "ingress")["ports"][0].update(port="htpp"),
+        "macromdm-checkin: is reached at the ports ['htpp', 'ops']",
+    ),
+    "a policy for everybody": (
+        lambda d: rule(d, "macromdm-api", "ingress").pop("from"),
+        "macromdm-commands: is reached from everywhere",
+    ),
+    "a database at another port": (
+        lambda d: rule(d, "macromdm-mongodb", "egress")["ports"][0].update(port=27018),
+        "macromdm-prepare: no NetworkPolicy lets it reach port 27017 (MDM_MONGODB_URL)",
+    ),
+    "a receiver at another port": (
+        lambda d: secret_text(d, "webhook", MDM_WEBHOOK_URL="http://listener:8080/"),
+        "macromdm-webhook: no NetworkPolicy lets it reach port 8080 (MDM_WEBHOOK_URL)",
+    ),
+    "no receivers": (
+        lambda d: without(d, "NetworkPolicy", "macromdm-receivers"),
+        "macromdm-webhook: no NetworkPolicy lets it reach port 443 (receivers)",
+    ),
+    "no names": (
+        lambda d: without(d, "NetworkPolicy", "macromdm-names"),
+        "macromdm-push: no NetworkPolicy lets it reach port 53 (name servers)",
     ),
     "check-in reaches out": (
         lambda d: find(d, "NetworkPolicy", "macromdm-apns")["spec"].update(
@@ -188,6 +263,16 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: alert(d).update(expr="macromdm_store_down > 0"),
         "no metric macromdm_store_down",
     ),
+    "a label of nobody": (
+        lambda d: alert(d).update(expr="min by (tpoic) (macromdm_store_up) == 0"),
+        "no metric has the label tpoic",
+    ),
+    "metrics of nobody": (
+        lambda d: find(d, "PodMonitor", "macromdm")["spec"]["selector"]["matchLabels"].update(
+            {"app.kubernetes.io/name": "macro"}
+        ),
+        "PodMonitor: does not ask macromdm-checkin",
+    ),
     "another port of metrics": (
         lambda d: find(d, "PodMonitor", "macromdm")["spec"]["podMetricsEndpoints"][0].update(
             port="http"
@@ -200,6 +285,16 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     "a file of nobody": (setting("MDM_SCEP_CHALLENGE_FILE", "/secrets/x"), "is not mounted"),
     "a setting that cannot be": (setting("MDM_REENROLLMENT", "never"), "cannot start: MDM_REENR"),
     "a secret too many": (other_secret, "gets MDM_API_KEY, which it does not read"),
+    "a certificate that is not mounted": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(
+            MDM_TLS_CERT="/certificates/tls.pem"
+        ),
+        "macromdm-commands: MDM_TLS_CERT is /certificates/tls.pem, which is not mounted",
+    ),
+    "another host": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(MDM_SERVER_URL="https://mdm.x"),
+        "MDM_SERVER_URL is https://mdm.x, and devices are let in at ['mdm.example.org']",
+    ),
     "a required one less": (
         lambda d: find(d, "ConfigMap", "macromdm")["data"].pop("MDM_SERVER_URL"),
         "has no MDM_SERVER_URL",
@@ -250,6 +345,33 @@ def test_a_gateway_that_cuts_calls_that_wait_is_named(
     faults = list(local("check_k8s").faults(documents))
 
     assert faults == ["macromdm-api: does not wait as long as a call may"]
+
+
+def test_a_gateway_that_no_policy_lets_in_is_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["gateway-api"])
+    route = find(documents, "HTTPRoute", "macromdm-devices")
+    route["spec"]["parentRefs"][0]["namespace"] = "edge"
+
+    faults = list(local("check_k8s").faults(documents))
+
+    assert faults == ["no NetworkPolicy lets the namespace edge in"]
+
+
+def test_a_moving_image_and_an_only_replica_are_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["all components"])
+    find(documents, "RabbitmqCluster", "macromdm-rabbitmq")["spec"]["image"] = "rabbitmq:4"
+    for deployment in local("manifest_pods").deployments(documents):
+        deployment["spec"]["replicas"] = 1
+
+    faults = list(local("check_k8s").faults(documents))
+
+    assert "rabbitmq:4 has no exact version" in faults
+    said = "macromdm-webhook: has one replica, and its clients wait while that one is replaced"
+    assert said in faults
 
 
 def test_every_overlay_and_component_is_rendered(rendered: dict[str, Documents]) -> None:
@@ -322,6 +444,44 @@ def test_what_differs_between_compose_and_kubernetes_is_named(
     mistake(compose["services"])
 
     assert any(said in fault for fault in check.manifest_faults(compose, deployments))
+
+
+def test_a_health_check_of_another_port_and_a_short_grace_are_named(
+    local: Callable[[str], Any],
+) -> None:
+    check = local("check_deploy")
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert list(check.port_faults(services)) == []
+
+    services["push"]["healthcheck"] = services["commands"]["healthcheck"]
+    services["webhook"]["stop_grace_period"] = "10s"
+
+    assert list(check.port_faults(services)) == [
+        "docker-compose.yml: push: its health check does not ask /readyz on 9083",
+        "docker-compose.yml: webhook: may be killed before it has ended",
+    ]
+
+
+def test_other_versions_of_mongodb_and_rabbitmq_are_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    check = local("check_deploy")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    compose["services"]["mongodb"]["image"] = "mongo:8.0.99"
+    compose["services"]["rabbitmq"]["image"] = "rabbitmq:4.1.99"
+
+    of_development = list(check.version_faults(compose, rendered["development"]))
+    of_operators = list(check.version_faults(compose, rendered["all components"]))
+
+    assert [len(of_development), len(of_operators)] == [2, 2]
+    assert "docker-compose.yml: has mongo:8.0.99, not 8.0.12" in of_operators
+
+
+def test_an_image_with_a_digest_has_an_exact_version(local: Callable[[str], Any]) -> None:
+    digest = f"sha256:{'0' * 64}"
+    compose = {"services": {"a": {"image": f"mongo@{digest}"}, "b": {"image": f"mongo:8@{digest}"}}}
+
+    assert list(local("check_deploy").image_faults(compose)) == []
 
 
 def test_a_moving_tag_and_an_endless_log_are_named(local: Callable[[str], Any]) -> None:
