@@ -5,6 +5,7 @@ from services.checkin.enrollment.feature import enrollment_feature
 from services.checkin.journal.feature import journal_feature
 from services.checkin.pipeline.feature import pipeline_feature
 from services.checkin.renewal.feature import renewal_feature
+from services.checkin.review.feature import review_feature
 from services.checkin.scep.feature import scep_feature
 from services.runtime.adapters import Adapters
 from shared.concurrency.heavy_work import HeavyWork
@@ -51,9 +52,10 @@ async def build(settings: CheckinSettings, adapters: Adapters) -> Service:
     )
     scep = scep_feature(settings, adapters, authority, challenges)
     renewal = renewal_feature(settings, adapters, profiles, challenges, share)
+    review = review_feature(settings, adapters, share)
     return Service.of(
         "checkin",
-        [journal, pipeline, enrollment, scep, renewal],
+        [journal, pipeline, enrollment, scep, renewal, review],
         adapters.loops,
         note_refused=note_refused,
     )

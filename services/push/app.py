@@ -39,9 +39,10 @@ async def build(settings: PushSettings, adapters: Adapters) -> Service:
     """Raises Misconfigured for a certificate that cannot be used."""
     stores, loops = adapters.stores, adapters.loops
     auth = api_auth(settings, adapters)
-    sender, topics, rotation, certificates = certificates_feature(settings, adapters, auth)
+    share = PartitionShare(stores.members, adapters.clock, ROLE, adapters.ids.new())
+    sender, topics, rotation, certificates = certificates_feature(settings, adapters, auth, share)
     pusher, requests = _requests_feature(adapters, sender, topics)
-    sweep, sweeping = _sweep_feature(adapters, pusher, topics)
+    sweep, sweeping = _sweep_feature(adapters, pusher, topics, share)
     prepared = asyncio.Event()
 
     async def prepare() -> None:
@@ -99,9 +100,10 @@ def _requests_feature(
     return pusher, Feature(workers=(intake.run,), drain=drain)
 
 
-def _sweep_feature(adapters: Adapters, pusher: Pusher, topics: Topics) -> tuple[Sweep, Feature]:
+def _sweep_feature(
+    adapters: Adapters, pusher: Pusher, topics: Topics, share: PartitionShare
+) -> tuple[Sweep, Feature]:
     stores, clock, metrics = adapters.stores, adapters.clock, adapters.metrics
-    share = PartitionShare(stores.members, clock, ROLE, adapters.ids.new())
     sweep = Sweep(stores.queue, stores.pushes, pusher, share, clock)
     metrics.watch(metrics.oldest_unpushed, lambda: sweep.oldest_unpushed)
 

@@ -10,6 +10,7 @@ from shared.ports.certificates import (
     EnrolledTopics,
     IssuedCertificates,
     PushCertificates,
+    PushExpiries,
 )
 from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords, Replays, Subscriptions
 from shared.ports.devices import Devices, Migration
@@ -26,7 +27,7 @@ from shared.storage.access.tokens import MongoTokens
 from shared.storage.certificates.authority import MongoAuthorityStore
 from shared.storage.certificates.challenges import MongoChallenges
 from shared.storage.certificates.issued import MongoIssuedCertificates
-from shared.storage.certificates.push import MongoPushCertificates
+from shared.storage.certificates.push import MongoPushCertificates, MongoPushExpiries
 from shared.storage.database import Database
 from shared.storage.enrollments.changes import MongoRefusals
 from shared.storage.enrollments.devices import MongoDevices, MongoEnrolledTopics
@@ -76,6 +77,7 @@ class Stores:
         self.migration: Migration = MongoMigration(database, keyring)
         self.profiles: Profiles = MongoProfiles(database)
         self.push_certificates: PushCertificates = MongoPushCertificates(database, keyring)
+        self.push_expiries: PushExpiries = MongoPushExpiries(database)
         self.pushes: Pushes = MongoPushes(database)
         self.queue: CommandQueue = MongoCommandQueue(database, keyring)
         self.refusals: Refusals = MongoRefusals(database)

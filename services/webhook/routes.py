@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from shared.domain.command import EntryState
-from shared.domain.event import Topic
+from shared.domain.event import TEST_TOPIC, Topic
 from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, about, like, one_of
 
 Udid = Annotated[str, like(UDID)]
@@ -103,7 +103,7 @@ class DeviceEvent(TypedDict):
     user_id: NotRequired[UserId]
     redacted: NotRequired[Redacted]
     version: NotRequired[Version]
-    serial_number: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
+    serial_number: NotRequired[Annotated[NoText, about("Of the device.")]]
     model: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
     os_version: NotRequired[Annotated[NoText, about("Of a device that enrolled.")]]
     certificate: NotRequired[Annotated[str, about("SHA-256 of the certificate, in hex.")]]
@@ -117,6 +117,11 @@ class DeviceEvent(TypedDict):
         Annotated[str, about("Why it is not served, was not renewed, or is removed.")]
     ]
     attempts: NotRequired[Annotated[int, about("Of `macromdm.RenewalFailed`.")]]
+    last_seen: NotRequired[Annotated[NoTime, about("Of `macromdm.DeviceSilent`.")]]
+    waiting_commands: NotRequired[Annotated[int, about("Of `macromdm.DeviceSilent`.", 1)]]
+    days: NotRequired[
+        Annotated[int, about("Of `macromdm.IdentityExpiring`: it ends within so many days.", 14)]
+    ]
 
 
 class SubscriptionEvent(TypedDict):
@@ -131,6 +136,18 @@ class SubscriptionEvent(TypedDict):
     redacted: NotRequired[Redacted]
 
 
+class PushCertificateEvent(TypedDict):
+    """A push certificate is near its end."""
+
+    version: Version
+    topic: Annotated[str, like("com.apple.mgmt.External.0a1b2c3d")]
+    days: Annotated[int, about("It ends within so many days.", 14)]
+    certificate: Annotated[str, about("SHA-256 of the certificate, in hex.")]
+    serial: str
+    not_after: Annotated[str, like("2026-11-30T08:00:00Z")]
+    redacted: NotRequired[Redacted]
+
+
 _ACKNOWLEDGE = {
     "udid": UDID,
     "status": "Acknowledged",
@@ -141,9 +158,9 @@ _ACKNOWLEDGE = {
 
 
 class WebhookEvent(TypedDict):
-    """One event. Exactly one of the four objects is there; the topic says which."""
+    """One event. Exactly one of the objects is there; the topic says which."""
 
-    topic: Annotated[str, one_of(topic.value for topic in Topic), like(Topic.CONNECT.value)]
+    topic: Annotated[str, one_of([*Topic, TEST_TOPIC]), like(Topic.CONNECT.value)]
     event_id: Annotated[str, about("The same when an event is sent again.", UUID)]
     created_at: Annotated[str, like("2026-01-02T03:04:05.123456789Z")]
     checkin_event: NotRequired[CheckinEvent]
@@ -155,6 +172,7 @@ class WebhookEvent(TypedDict):
     command_event: NotRequired[CommandEvent]
     device_event: NotRequired[DeviceEvent]
     webhook_event: NotRequired[SubscriptionEvent]
+    push_certificate_event: NotRequired[PushCertificateEvent]
 
 
 class EventBatch(TypedDict):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from shared.domain.identity import Identity, Quarantine, Renewal
+from shared.domain.identity import Identity, Quarantine, Renewal, ReportedExpiry
 
 PARTITIONS = 32
 """Number of partitions of the event stream: part of the public contract, it never changes."""
@@ -198,6 +198,9 @@ class Enrollment:
     """The certificate of which the renewal is over: an Authenticate with it begins a new enrollment."""
     was_enrolled: bool = False
     """It was enrolled before this generation."""
+    silent_since: datetime | None = None
+    """`last_seen` of the latest silence that an event reported."""
+    reported_expiry: ReportedExpiry | None = None
 
     @property
     def id(self) -> str:

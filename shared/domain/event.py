@@ -37,6 +37,9 @@ class Topic(StrEnum):
     DEVICE_REMOVED = "macromdm.DeviceRemoved"
     PUSH_TOKEN_INVALID = "macromdm.PushTokenInvalid"
     WEBHOOK_DISABLED = "macromdm.WebhookDisabled"
+    DEVICE_SILENT = "macromdm.DeviceSilent"
+    IDENTITY_EXPIRING = "macromdm.IdentityExpiring"
+    PUSH_CERTIFICATE_EXPIRING = "macromdm.PushCertificateExpiring"
 
     @property
     def carries_secrets(self) -> bool:
@@ -53,6 +56,9 @@ _SECRET = frozenset(
     }
 )
 
+TEST_TOPIC = f"{OWN_PREFIX}Test"
+"""Of events that an API client sends to one subscription. None is asked for, journaled or published, so it is
+no `Topic`."""
 
 FACTS_VERSION = 1
 """The `version` in the facts of events that follow from others."""

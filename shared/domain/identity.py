@@ -1,4 +1,5 @@
-"""Certificates of devices, named by the SHA-256 of their DER, in hex."""
+"""Certificates of devices, named by the SHA-256 of their DER, in hex; and what is near its end, those of push
+too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from enum import StrEnum
 
 LOOK_BEFORE = timedelta(days=90)
 """The time before a certificate's end from which its renewal is checked: the most of MDM_RENEW_BEFORE."""
+
+DAYS_BEFORE_END = (1, 7, 14, 30)
+"""So many days before the end of a certificate an event reports it, where a subscription asks for that."""
 
 
 class BoundBy(StrEnum):
@@ -78,3 +82,29 @@ class Renewal:
     command_uuid: str
     asked_at: datetime
     failed: RenewalFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedExpiry:
+    """The latest event about the end of a certificate: it came within so many of DAYS_BEFORE_END."""
+
+    certificate: str
+    days: int
+
+
+def days_before(begin: datetime, end: datetime, now: datetime) -> int | None:
+    """The fewest of DAYS_BEFORE_END within which a certificate ends; more than half of its time does not
+    count. None: it ends later, or has ended."""
+    longest = min(timedelta(days=DAYS_BEFORE_END[-1]), (end - begin) / 2)
+    within = (days for days in DAYS_BEFORE_END if end - now <= timedelta(days=days) <= longest)
+    return next(within, None) if now < end else None
+
+
+def to_report(
+    certificate: str, days: int | None, seen: ReportedExpiry | None
+) -> ReportedExpiry | None:
+    """None: `seen`, the latest report, covers that this certificate ends within so many days."""
+    is_seen = seen is not None and seen.certificate == certificate
+    if days is None or (is_seen and seen is not None and seen.days <= days):
+        return None
+    return ReportedExpiry(certificate, days)

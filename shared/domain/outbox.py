@@ -1,5 +1,5 @@
-"""Events that are stored with the change of a device that they report. Promise: all that an event says comes
-from its outbox event, so that its bytes are the same in every publication, by any process."""
+"""Events that are stored with the change that they report. Promise: all that an event says comes from its
+outbox event, so that its bytes are the same in every publication, by any process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ Fact = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """In the record of its device until it is safe. `created_at`: nanoseconds since the epoch. `follows`: the
-    process that handles the message makes it safe; another does if that one dies."""
+    """In the record of what it is about until it is safe. `created_at`: nanoseconds since the epoch.
+    `follows`: the process that handles the message makes it safe; another does if that one dies."""
 
     id: str
     topic: Topic
@@ -77,6 +77,29 @@ def token_invalid(id_: str, at: int, reason: str) -> OutboxEvent:
     return OutboxEvent(
         id_, Topic.PUSH_TOKEN_INVALID, at, {"version": FACTS_VERSION, "reason": reason}
     )
+
+
+def silent(id_: str, at: int, device: Enrollment, waiting: int) -> OutboxEvent:
+    """A device stays silent while so many commands wait for it."""
+    facts: dict[str, Fact] = {
+        "version": FACTS_VERSION,
+        "serial_number": device.inventory.serial_number,
+        "last_seen": rfc3339_or_null(device.last_seen),
+        "waiting_commands": waiting,
+    }
+    return OutboxEvent(id_, Topic.DEVICE_SILENT, at, facts)
+
+
+def identity_expiring(id_: str, at: int, device: Enrollment, days: int) -> OutboxEvent:
+    """The bound certificate of a device ends within so many days."""
+    assert device.identity is not None
+    facts: dict[str, Fact] = {
+        "version": FACTS_VERSION,
+        "serial_number": device.inventory.serial_number,
+        "days": days,
+    }
+    facts |= _facts(device.identity.certificate)
+    return OutboxEvent(id_, Topic.IDENTITY_EXPIRING, at, facts)
 
 
 def _facts(certificate: DeviceCertificate) -> dict[str, Fact]:

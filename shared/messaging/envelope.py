@@ -15,6 +15,10 @@ from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import EXTRA_TOPICS, Event, Topic
 
 _NANOSECONDS = 1_000_000_000
+_OF_NO_DEVICE = {
+    Topic.WEBHOOK_DISABLED: "webhook_event",
+    Topic.PUSH_CERTIFICATE_EXPIRING: "push_certificate_event",
+}
 _BODY, _IN_JOURNAL, _SIZE = "body", "journal", "size"
 
 
@@ -54,8 +58,8 @@ def event_json(event: Event) -> bytes:
 def _own(event: Event) -> dict[str, Any]:
     """An event of ours, about a command or a device: its facts are in the payload, as JSON."""
     facts = orjson.loads(event.raw_payload)
-    if event.topic is Topic.WEBHOOK_DISABLED:  # of no device
-        return {"webhook_event": facts}
+    if event.topic in _OF_NO_DEVICE:
+        return {_OF_NO_DEVICE[event.topic]: facts}
     document = _sender(event.key)
     if event.key.user is not None:
         document["user_id"] = event.key.user

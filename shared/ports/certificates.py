@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from shared.domain.identity import ReportedExpiry
+from shared.domain.outbox import OutboxEvent
+
 
 @dataclass(frozen=True, slots=True)
 class StoredAuthority:
@@ -135,6 +138,27 @@ class PushCertificates(Protocol):
 
     async def remove(self, topic: str, revision: str) -> bool:
         """Forget the topic on condition of the revision; False: overtaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushExpiry:
+    """The latest event about the end of a topic's certificate; `event` is there until it is safe."""
+
+    topic: str
+    reported: ReportedExpiry
+    event: OutboxEvent | None = None
+
+
+class PushExpiries(Protocol):
+    async def all(self) -> list[PushExpiry]:
+        """At most one of each topic."""
+
+    async def report(self, expiry: PushExpiry, seen: PushExpiry | None) -> bool:
+        """Store it with its event, on condition that the one of its topic is still `seen`, whose event is
+        safe. False: overtaken."""
+
+    async def published(self, expiry: PushExpiry) -> None:
+        """Forget an event that is safe."""
 
 
 class EnrolledTopics(Protocol):

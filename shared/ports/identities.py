@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from shared.domain.enrollment import Enrollment
-from shared.domain.identity import Quarantine, Renewal
+from shared.domain.identity import Quarantine, Renewal, ReportedExpiry
 from shared.domain.outbox import OutboxEvent
 
 
@@ -59,6 +59,26 @@ class Identities(Protocol):
 
     async def attempt(self, attempts: Sequence[Attempt]) -> list[bool]:
         """Store, each on its condition. False: overtaken."""
+
+    async def bound(self, partition: int, after: str, limit: int) -> list[Enrollment]:
+        """The devices of a partition with a bound certificate whose end is known, by id, from behind `after`
+        on; without their secrets."""
+
+    async def report_silence(
+        self, device: str, last_seen: datetime, outbox_event: OutboxEvent
+    ) -> bool:
+        """Keep the outbox event of a silence, on condition that the device was last seen then. False: it was
+        seen since, or this silence has its event."""
+
+    async def report_expiry(
+        self,
+        device: str,
+        expiry: ReportedExpiry,
+        seen: ReportedExpiry | None,
+        outbox_event: OutboxEvent,
+    ) -> bool:
+        """Keep the outbox event of a certificate near its end, on condition that it is bound and `seen` is
+        the latest that was reported. False: overtaken."""
 
     async def outbox(self, partitions: Collection[int]) -> list[Outgoing]: ...
 

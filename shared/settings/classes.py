@@ -7,7 +7,7 @@ environment; the constructors themselves do not.
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -30,6 +30,7 @@ from shared.settings.values import (
     Size,
     format_duration,
     must_be_file,
+    within,
 )
 from shared.settings.webhook import DeliverySettings
 from shared.telemetry.logs import LogFormat
@@ -163,6 +164,14 @@ class CheckinSettings(
         None,
         description="Header in which a proxy hands on the client certificate (RFC 9440, or "
         "URL-escaped PEM, with or without its issuers behind it); taken from MDM_TRUSTED_PROXIES only.",
+    )
+
+    silent_after: Annotated[
+        Duration, within(timedelta(minutes=1), timedelta(days=365), "must be 1 min to 365 d")
+    ] = Field(
+        timedelta(days=7),
+        description="How long a device makes no contact, while a command waits for it, before an event "
+        "`macromdm.DeviceSilent` reports that (docs/enrollment.md).",
     )
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ WEB_FRAMEWORK = {"fastapi", "starlette"}
 LAYERS = {
     "services.checkin": [
         {"app"},
-        {"pipeline", "renewal"},
+        {"pipeline", "renewal", "review"},
         {"enrollment", "authorization"},
         {"scep", "refusals"},
         {"journal", "exchange"},

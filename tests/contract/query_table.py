@@ -53,6 +53,7 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "names in",
         ),
         "notices_in_1": ("notices_in in",),
+        "renewal_in_1__id_1": ("_id >, renewal_in = by renewal_in, _id",),
         "renewal_in_1_renewal_look_1": (
             "renewal_in =, renewal_look between by renewal_in, renewal_look",
         ),
@@ -113,6 +114,9 @@ QUERIES: dict[str, dict[str | Whole, tuple[str, ...]]] = {
             "everything",
             "everything by _id",
         ),
+    },
+    "push_expiries": {
+        FEW: ("everything",),
     },
     "pushes": {
         "next_at_1": (

@@ -1,7 +1,7 @@
 """The contract of `Identities`, held by the fake and by MongoDB with both drivers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,13 +25,16 @@ from shared.domain.identity import (
     QuarantineReason,
     Renewal,
     RenewalFailure,
+    ReportedExpiry,
 )
 from shared.domain.outbox import (
     OutboxEvent,
     checked_out,
+    identity_expiring,
     quarantined,
     removed_by_client,
     renewal_failed,
+    silent,
     token_invalid,
 )
 from shared.ports.enrollments import Change, Enrollments
@@ -384,3 +387,72 @@ async def test_a_token_that_dies_keeps_an_outbox_event_once(kept: Kept) -> None:
     assert not await kept.enrollments.mark_token("MAC", b"another", dead=True, event=other)
 
     assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["1"]
+
+
+async def test_bound_devices_of_a_partition_come_in_pages(kept: Kept) -> None:
+    pad = EnrollmentKey("PAD-40", device="PAD-40", udid="PAD-40")
+    assert pad.partition == MAC.partition
+    for key in (pad, MAC):
+        await enrolled(kept, key)
+    unknown = EnrollmentKey("OLD", device="OLD", udid="OLD")
+    await enrolled(kept, unknown, certificate=certificate("old-OLD", None))
+
+    def page(after: str, limit: int = 9) -> Awaitable[list[Enrollment]]:
+        return kept.identities.bound(MAC.partition, after, limit)
+
+    assert [each.id for each in await page("")] == ["MAC", "PAD-40"]
+    assert [each.id for each in await page("", 1)] == ["MAC"]
+    assert [each.id for each in await page("MAC")] == ["PAD-40"]
+    assert [each.id for each in await page("PAD-40")] == []
+    assert await kept.identities.bound((MAC.partition + 1) % PARTITIONS, "", 9) == []
+    [found] = await page("", 1)
+    assert (found.identity, found.last_seen, found.generation) == (
+        identity("old-MAC"),
+        NOW,
+        "gen-MAC",
+    )
+    assert await kept.identities.reset("MAC", "old-MAC")
+    assert [each.id for each in await page("")] == ["PAD-40"]
+
+
+async def test_a_silence_keeps_one_outbox_event_until_the_device_is_seen_again(kept: Kept) -> None:
+    device = await enrolled(kept)
+
+    async def report(id_: str, at: datetime) -> bool:
+        return await kept.identities.report_silence("MAC", at, silent(id_, 7, device, 1))
+
+    assert not await report("0", NOW - MINUTE)  # it was seen since
+    assert await report("1", NOW)
+    assert not await report("2", NOW)
+    assert (await kept.record()).silent_since == NOW
+    await kept.enrollments.seen({"MAC": NOW + DAY})
+    assert not await report("3", NOW)
+    assert await report("4", NOW + DAY)
+
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["1", "4"]
+    await kept.enrollments.remove({"MAC"})
+    assert not await report("5", NOW + DAY)
+    assert (await kept.record()).silent_since is None
+
+
+async def test_the_end_of_a_certificate_keeps_one_outbox_event_for_each_report(kept: Kept) -> None:
+    device = await enrolled(kept)
+
+    async def report(id_: str, days: int, seen: int | None, name: str = "old-MAC") -> bool:
+        before = None if seen is None else ReportedExpiry("old-MAC", seen)
+        event = identity_expiring(id_, 7, device, days)
+        return await kept.identities.report_expiry("MAC", ReportedExpiry(name, days), before, event)
+
+    assert await report("1", 30, None)
+    assert not await report("2", 30, None)
+    assert not await report("3", 7, 14)
+    assert not await report("4", 7, 30, "another")
+    assert await report("5", 7, 30)
+    assert (await kept.record()).reported_expiry == ReportedExpiry("old-MAC", 7)
+
+    outbox = [each.outbox_event for each in await kept.identities.outbox(OURS)]
+    assert [(each.id, each.facts["days"]) for each in outbox] == [("1", 30), ("5", 7)]
+    following = identity("new", BoundBy.RENEWAL)
+    assert await kept.enrollments.bind([rebinding(await kept.record(), following, "n1")]) == [True]
+    assert not await report("6", 1, 7)
+    assert await report("7", 30, 7, "new")

@@ -92,6 +92,7 @@ class Store:
             "devices": [each.id for each in await self.enrollments.devices(DeviceQuery())],
             "page": [each.id for each in await self.devices.page(DeviceFilter(limit=9))],
             "to_renew": [each.id for each in await self.identities.to_renew(OURS, NOW)],
+            "bound": [each.id for one in OURS for each in await self.identities.bound(one, "", 9)],
             "notices": [each.device.id for each in await self.identities.outbox(OURS)],
             "places": [each.device for each in await self.queue.accepted_in(WINDOW)],
             "open": [name for name, entries in opened.items() if entries],

@@ -13,6 +13,7 @@ from tests.models.local_broker import LocalBroker
 from tests.models.own_events import OwnEvents
 from tests.models.renewals import Budget as RenewalBudget
 from tests.models.renewals import Renewals
+from tests.models.reviews import Reviews
 from tests.models.token_updates import TokenUpdates
 from tests.models.unanswered import Budget as UnansweredBudget
 from tests.models.unanswered import Unanswered
@@ -92,6 +93,7 @@ HOLDS: dict[str, Model] = {
     ),
     "in-process broker": LocalBroker(),
     "janitor": Janitor(),
+    "review of silent devices": Reviews(),
 }
 
 LARGER: dict[str, Model] = {
@@ -423,6 +425,21 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     "rule 13: deleted without a condition": (Janitor(deletes="blind"), Verdict.UNSAFE, "is gone"),
     "rule 13: places are looked for first": (Janitor(looks_last=False), Verdict.UNSAFE, "is gone"),
     "rule 13: a yes a day after the touch": (Janitor(stalls=True), Verdict.UNSAFE, "is gone"),
+    "rule 15: a report without a look at the device": (
+        Reviews(condition="noted"),
+        Verdict.UNSAFE,
+        "has spoken",
+    ),
+    "rule 15: a report without a look at the note": (
+        Reviews(condition="seen"),
+        Verdict.UNSAFE,
+        "two events",
+    ),
+    "rule 15: the note before the event": (
+        Reviews(speaks=0, is_one_write=False),
+        Verdict.STUCK,
+        "",
+    ),
 }
 
 LARGER_BROKEN: dict[str, tuple[Model, Verdict, str]] = {

@@ -27,6 +27,9 @@ UNSEEN_TOPICS = {
     Topic.DEVICE_REENROLLED,
     Topic.PUSH_TOKEN_INVALID,
     Topic.WEBHOOK_DISABLED,
+    Topic.DEVICE_SILENT,
+    Topic.IDENTITY_EXPIRING,
+    Topic.PUSH_CERTIFICATE_EXPIRING,
 }
 """A renewal is due after a day at the earliest."""
 

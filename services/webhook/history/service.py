@@ -14,7 +14,7 @@ from services.webhook.delivery.store import retry_dead_letters, skip
 from services.webhook.endpoints.request import single
 from services.webhook.endpoints.sender import AttemptOutcome, EventSender
 from shared.domain.errors import Conflict, Unavailable
-from shared.domain.event import FACTS_VERSION, OWN_PREFIX
+from shared.domain.event import FACTS_VERSION, TEST_TOPIC
 from shared.domain.subscription import (
     Activity,
     AttemptRecord,
@@ -27,7 +27,6 @@ from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords
 from shared.ports.events import Journal
 from shared.times import rfc3339, time_of_event
 
-TEST_TOPIC = f"{OWN_PREFIX}Test"
 PAGE = 1000
 MOST_PAGES = 10
 MOST_DEVICES = 100

@@ -1,13 +1,18 @@
-"""Collection `push_certificates`: push certificates installed by API, one document per topic (owner: push).
+"""Collections `push_certificates`, push certificates installed by API, and `push_expiries`, the latest event
+about the end of each one in use; one document per topic (owner: push).
 
 Promise: a topic changes as a whole, by one conditional write; no private key is in the store in clear."""
 
-from shared.ports.certificates import InstalledPair, InstalledTopic, TopicVersion
+from shared.domain.event import Topic
+from shared.domain.identity import ReportedExpiry
+from shared.domain.outbox import OutboxEvent
+from shared.ports.certificates import InstalledPair, InstalledTopic, PushExpiry, TopicVersion
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.records import EncryptedFields, encryption_context, fields_of, record
 
 COLLECTION = "push_certificates"
+EXPIRIES = "push_expiries"
 NEWEST, BEFORE = "newest", "before"
 ENCRYPTED = EncryptedFields(COLLECTION, (f"{NEWEST}.key", f"{BEFORE}.key"))
 
@@ -63,3 +68,36 @@ class MongoPushCertificates:
         where = encryption_context(COLLECTION, document["_id"], f"{name}.key")
         key_pem = self._keyring.decrypt(bytes(stored["key"]), where)
         return record(InstalledPair, stored, key_pem=key_pem)
+
+
+class MongoPushExpiries:
+    """Implements `shared.ports.certificates.PushExpiries`."""
+
+    def __init__(self, database: Database) -> None:
+        self._documents = database.collection(EXPIRIES)
+
+    async def all(self) -> list[PushExpiry]:
+        return [_expiry(document) for document in await self._documents.find({})]
+
+    async def report(self, expiry: PushExpiry, seen: PushExpiry | None) -> bool:
+        assert expiry.event is not None
+        kept = expiry.event
+        event = {"id": kept.id, "at": kept.created_at, "facts": dict(kept.facts)}
+        fields = {**fields_of(expiry.reported), "event": event}
+        if seen is None:
+            return await self._documents.insert_one({"_id": expiry.topic, **fields})
+        found = {"_id": seen.topic, **fields_of(seen.reported), "event": None}
+        return 1 == await self._documents.update_one(found, {"$set": fields})
+
+    async def published(self, expiry: PushExpiry) -> None:
+        assert expiry.event is not None
+        found = {"_id": expiry.topic, "event.id": expiry.event.id}
+        await self._documents.update_one(found, {"$unset": {"event": ""}})
+
+
+def _expiry(document: Document) -> PushExpiry:
+    event = document.get("event")
+    kept = event and OutboxEvent(
+        event["id"], Topic.PUSH_CERTIFICATE_EXPIRING, event["at"], event["facts"]
+    )
+    return PushExpiry(document["_id"], record(ReportedExpiry, document), kept)

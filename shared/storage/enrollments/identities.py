@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from shared.domain.enrollment import Enrollment
-from shared.domain.identity import Quarantine
+from shared.domain.identity import Quarantine, ReportedExpiry
 from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
 from shared.ports.keyring import Keyring
@@ -17,6 +17,7 @@ from shared.storage.enrollments.documents import (
     CERTIFICATES,
     LOOKED_AT_BY,
     NAME,
+    OF_SUMMARY,
     decode_enrollment,
     outbox_fields,
     outbox_of,
@@ -27,10 +28,19 @@ from shared.times import EPOCH
 
 INDEXES = (
     Index(NAME, [("renewal_in", 1), ("renewal_look", 1)]),
+    Index(NAME, [("renewal_in", 1), ("_id", 1)], partial=True),
     Index(NAME, [("notices_in", 1)], sparse=True),
 )
 AT_ONCE = 20
 """Devices of one partition in one answer; more come with the next look."""
+
+_REVIEWED = OF_SUMMARY | dict.fromkeys(
+    (
+        *("certificate", "identity", "last_seen", "blocked", "quarantine"),
+        *("silent_since", "reported_expiry"),
+    ),
+    1,
+)
 
 
 class MongoIdentities:
@@ -112,6 +122,34 @@ class MongoIdentities:
         if fields:
             update["$set"] = fields
         return 1 == await self._documents.update_one(condition, update)
+
+    async def bound(self, partition: int, after: str, limit: int) -> list[Enrollment]:
+        query: Document = {"renewal_in": partition, "_id": {"$gt": after}}
+        order = [("renewal_in", 1), ("_id", 1)]
+        found = await self._documents.find(query, _REVIEWED, sort=order, limit=limit)
+        return [decode_enrollment(document, None) for document in found]
+
+    async def report_silence(
+        self, device: str, last_seen: datetime, outbox_event: OutboxEvent
+    ) -> bool:
+        found = {"_id": device, "last_seen": last_seen, "silent_since": {"$ne": last_seen}}
+        fields = {"silent_since": last_seen, **outbox_fields(device, outbox_event)}
+        return 1 == await self._documents.update_one(found, {"$set": fields})
+
+    async def report_expiry(
+        self,
+        device: str,
+        expiry: ReportedExpiry,
+        seen: ReportedExpiry | None,
+        outbox_event: OutboxEvent,
+    ) -> bool:
+        found: Document = {"_id": device, "certificate": expiry.certificate}
+        if seen is None:
+            found["reported_expiry"] = None
+        else:
+            found |= {f"reported_expiry.{name}": value for name, value in fields_of(seen).items()}
+        fields = {"reported_expiry": fields_of(expiry), **outbox_fields(device, outbox_event)}
+        return 1 == await self._documents.update_one(found, {"$set": fields})
 
     async def outbox(self, partitions: Some[int]) -> list[Outgoing]:
         found = await self._documents.find({"notices_in": {"$in": list(partitions)}})

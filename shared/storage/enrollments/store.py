@@ -46,7 +46,7 @@ INDEXES = (
 _THERE = {"$ne": GONE}
 _NOT_OF_STUBS = (
     *("unlock_token", "bootstrap_token", "inventory", "last_seen"),
-    *("imported", "migrating_until", "refusals"),
+    *("imported", "migrating_until", "refusals", "silent_since"),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.domain.enrollment import Enrollment, partition_of
-from shared.domain.identity import Quarantine
+from shared.domain.identity import Quarantine, ReportedExpiry
 from shared.domain.outbox import OutboxEvent
 from shared.ports.identities import Attempt, Outgoing
 from shared.times import EPOCH
@@ -103,6 +103,45 @@ class FakeIdentities:
         else:
             self._enrollments.looks[attempt.device] = attempt.look_at
         self._enrollments.keep(attempt.device, attempt.outbox_event)
+        return True
+
+    async def bound(self, partition: int, after: str, limit: int) -> list[Enrollment]:
+        await self.before("bound")
+        found = [
+            replace(record, push=None, bootstrap_token=None, unreadable=None)
+            for record in self._enrollments.records.values()
+            if record.certificate is not None
+            and record.identity is not None
+            and record.identity.certificate.not_after is not None
+            and record.key.partition == partition
+            and record.id > after
+        ]
+        return sorted(found, key=lambda record: record.id)[:limit]
+
+    async def report_silence(
+        self, device: str, last_seen: datetime, outbox_event: OutboxEvent
+    ) -> bool:
+        await self.before("report_silence")
+        record = self._enrollments.records.get(device)
+        if record is None or last_seen != record.last_seen or last_seen == record.silent_since:
+            return False
+        self._put(replace(record, silent_since=last_seen))
+        self._enrollments.keep(device, outbox_event)
+        return True
+
+    async def report_expiry(
+        self,
+        device: str,
+        expiry: ReportedExpiry,
+        seen: ReportedExpiry | None,
+        outbox_event: OutboxEvent,
+    ) -> bool:
+        await self.before("report_expiry")
+        record = self._bound(device, expiry.certificate)
+        if record is None or record.reported_expiry != seen:
+            return False
+        self._put(replace(record, reported_expiry=expiry))
+        self._enrollments.keep(device, outbox_event)
         return True
 
     async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:

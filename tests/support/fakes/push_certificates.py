@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from shared.domain.enrollment import EnrollmentStatus
-from shared.ports.certificates import InstalledTopic, TopicVersion
+from shared.ports.certificates import InstalledTopic, PushExpiry, TopicVersion
 from tests.support.fakes.enrollments import FakeEnrollments
 from tests.support.fakes.pushes import to_millisecond
 from tests.support.fakes.queue import Hook, undisturbed
@@ -54,6 +54,30 @@ class FakePushCertificates:
     def _revision(self, topic: str) -> str | None:
         there = self.stored.get(topic)
         return None if there is None else there.version.revision
+
+
+class FakePushExpiries:
+    def __init__(self, before: Hook = undisturbed) -> None:
+        self.before = before
+        self.stored: dict[str, PushExpiry] = {}
+
+    async def all(self) -> list[PushExpiry]:
+        await self.before("all_expiries")
+        return [*self.stored.values()]
+
+    async def report(self, expiry: PushExpiry, seen: PushExpiry | None) -> bool:
+        await self.before("report_expiry")
+        there = self.stored.get(expiry.topic)
+        is_same = seen is not None and there == replace(seen, event=None)
+        if there is not None and not is_same:
+            return False
+        self.stored[expiry.topic] = expiry
+        return True
+
+    async def published(self, expiry: PushExpiry) -> None:
+        await self.before("published_expiry")
+        if self.stored.get(expiry.topic) == expiry:
+            self.stored[expiry.topic] = replace(expiry, event=None)
 
 
 class FakeEnrolledTopics:

@@ -7,8 +7,12 @@ from shared.settings import AllSettings
 from shared.telemetry.metrics import Metrics
 from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.enrollments import FakeEnrollments
-from tests.support.fakes.journal import FakeMembers
-from tests.support.fakes.push_certificates import FakeEnrolledTopics, FakePushCertificates
+from tests.support.fakes.journal import FakeJournal, FakeMembers
+from tests.support.fakes.push_certificates import (
+    FakeEnrolledTopics,
+    FakePushCertificates,
+    FakePushExpiries,
+)
 from tests.support.fakes.pushes import FakePushes
 from tests.support.fakes.queue import FakeCommandQueue
 from tests.support.fakes.stores import FakeStores
@@ -24,7 +28,9 @@ async def test_a_service_is_built_from_fakes_of_its_ports() -> None:
         enrolled_topics=FakeEnrolledTopics(enrollments),
         enrollments=enrollments,
         members=FakeMembers(),
+        journal=FakeJournal(),
         push_certificates=FakePushCertificates(),
+        push_expiries=FakePushExpiries(),
         pushes=FakePushes(),
         queue=FakeCommandQueue(),
         tokens=FakeTokens(),
