@@ -1,101 +1,224 @@
-"""`python -m services deliveries list [--blocked] | retry | skip`: what waits and what was dead-lettered.
+"""`python -m services deliveries`: what waits for webhooks, dead letters and replays, by the API of a server
+that runs.
 
-Promises: it works beside running services. A retry makes deliveries pending and due, a skip gives a pending
-one up and keeps it with its body; the service that has their partitions goes on with their queues within
-seconds."""
+Promises: it needs no access to the store, and does what the API does: a retry, a skip or a replay is in the
+audit log. Its ids are `webhook:event`, as it lists them.
+"""
 
 import argparse
+import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TextIO, TypeVar
+from datetime import timedelta
+from typing import Any, TextIO
 
-from services.cli.opening import command_settings, opened_stores
-from services.webhook.delivery.store import skip
-from shared.concurrency.clock import SystemClock
-from shared.domain.enrollment import PARTITIONS
-from shared.domain.errors import BadRequest
-from shared.domain.subscription import Delivery
-from shared.ports.clock import Clock
-from shared.ports.deliveries import BlockedQueue, Deliveries
-from shared.ports.events import Journal
+import httpx
 
-Item = TypeVar("Item")
+from services.cli.opening import command_settings
+from services.runtime.key_files import API_KEY_FILE
+from services.webhook.history.schemas import DEAD, MOST_EVENTS, WAITING
+from shared.chunks import chunked
+from shared.domain.errors import BadRequest, Misconfigured, Unavailable
+from shared.settings import AllSettings
+from shared.web.api.requests import MOST_OF_PAGE
+
+ROUTE = "/v1/webhooks"
+_TIMEOUT = timedelta(seconds=30)
+
+Answer = Mapping[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=["list", "retry", "skip"])
+    parser.add_argument("action", choices=["list", "retry", "skip", "replay", "replays"])
     parser.add_argument(
-        "ids", nargs="*", help="these deliveries; retry without any: all that were given up on"
+        "ids",
+        nargs="*",
+        help="retry, skip: deliveries as `list` shows them (retry without any: all dead letters); replay: "
+        "a webhook, then events; replays: a webhook",
     )
     parser.add_argument(
-        "--blocked",
-        action="store_true",
-        help="list what devices wait for, not what was given up on",
+        "--blocked", action="store_true", help="list what devices wait for, not the dead letters"
+    )
+    parser.add_argument(
+        "--since", help="replay the events since this time, as 2026-01-31T00:00:00Z"
+    )
+    parser.add_argument("--until", help="and before this one")
+    parser.add_argument("--topic", action="append", help="of this topic; may be repeated")
+    parser.add_argument("--device", help="of this device")
+    parser.add_argument("--failed", action="store_true", help="replay the dead letters")
+    parser.add_argument(
+        "--server",
+        help="the URL of the API; default: the address of MDM_HTTP, with MDM_TLS_CERT that of devices",
     )
 
 
 async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    async with opened_stores(command_settings(environ)) as stores:
-        command = DeliveriesCommand(stores.deliveries, stores.journal, SystemClock(), sys.stdout)
-        await command.run(f"{given.action} blocked" if given.blocked else given.action, given.ids)
+    settings = command_settings(environ)
+    url = given.server or (
+        settings.public_url if settings.tls_cert else f"http://{settings.http.reachable}"
+    )
+    async with httpx.AsyncClient(
+        base_url=url,
+        auth=("micromdm", _api_key(settings)),
+        verify=ssl.create_default_context(),
+        timeout=_TIMEOUT.total_seconds(),
+        trust_env=False,
+    ) as http:
+        await DeliveriesCommand(http, sys.stdout).run(given)
+
+
+def _api_key(settings: AllSettings) -> str:
+    if settings.api_keys:
+        return settings.api_keys[0].get_secret_value()
+    kept = settings.data_dir / API_KEY_FILE
+    try:
+        return kept.read_text().strip()
+    except OSError:
+        raise Misconfigured(f"MDM_API_KEY: is not set, and there is no {kept}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveriesCommand:
-    deliveries: Deliveries
-    journal: Journal
-    clock: Clock
+    http: httpx.AsyncClient
     out: TextIO
 
-    async def run(self, action: str, ids: Sequence[str]) -> None:
-        """`action` is `list`, `list blocked`, `retry` or `skip`. Raises BadRequest for ids that it cannot
-        use."""
-        if action.startswith("list"):
-            if ids:
-                raise BadRequest("deliveries list: takes no ids")
-            if action == "list":
-                await self._list(self.deliveries.dead_lettered, _line, "nothing was given up on")
-            else:
-                await self._list(self.deliveries.heads, _blocked_line, "nothing waits")
-        elif action == "retry":
-            self._say(await self.deliveries.retry(ids or None, self.clock.now()), "tried again")
-        elif action == "skip":
-            if not ids:
-                raise BadRequest(
-                    "deliveries skip: name the deliveries, as `list --blocked` shows them"
-                )
-            skipped = [await skip(self.deliveries, self.journal, each) for each in ids]
-            self._say(sum(skipped), "kept for a retry, not tried")
-        else:
+    async def run(self, given: argparse.Namespace) -> None:
+        """Raises BadRequest for what the server or we refuse, Unavailable where it does not answer."""
+        action, ids = given.action, given.ids
+        if given.blocked and action != "list":
             raise BadRequest(f"deliveries {action}: takes no --blocked")
+        if ids and action == "list":
+            raise BadRequest("deliveries list: takes no ids")
+        if action in _NEEDED and not ids:
+            raise BadRequest(f"deliveries {action}: name {_NEEDED[action]}")
+        if action == "list":
+            await (self._list_blocked() if given.blocked else self._list_dead_letters())
+        elif action in _CHANGES:
+            await self._change(action, ids)
+        elif action == "replay":
+            await self._replay(given)
+        else:
+            await self._list_replays(ids)
 
-    async def _list(
-        self,
-        read: Callable[[int], Awaitable[Sequence[Item]]],
-        line: Callable[[Item], str],
-        nothing: str,
-    ) -> None:
+    async def _list_dead_letters(self) -> None:
+        lines = []
+        for webhook in await self._webhooks():
+            lines += [_line(webhook, each) async for each in self._deliveries(webhook, DEAD)]
+        self._write(lines, "no dead letters")
+
+    async def _list_blocked(self) -> None:
+        lines: list[str] = []
+        for webhook in await self._webhooks():
+            heads: dict[tuple[str, ...], Answer] = {}
+            behind: dict[tuple[str, ...], int] = defaultdict(int)
+            async for each in self._deliveries(webhook, WAITING):
+                aside = each["event_id"] if each["is_set_aside"] else each["replay"] or ""
+                queue = each["device"], aside
+                behind[queue] += queue in heads
+                # Its head is the one that was tried most: ids need not have the order of the queue.
+                if queue not in heads or each["attempts"] > heads[queue]["attempts"]:
+                    heads[queue] = each
+            lines += [_blocked_line(webhook, each, behind[queue]) for queue, each in heads.items()]
+        self._write(lines, "nothing waits")
+
+    async def _list_replays(self, webhooks: Iterable[str]) -> None:
+        lines: list[str] = []
+        for webhook in webhooks:
+            found = await self._ask("GET", f"/{webhook}/replays")
+            lines += map(_replay_line, found["replays"])
+        self._write(lines, "no replays")
+
+    async def _change(self, action: str, ids: Iterable[str]) -> None:
+        """Retry or skip these; without ids, the dead letters of all."""
+        wanted = defaultdict[str, list[str]](list)
+        for id in ids:
+            webhook, colon, event = id.rpartition(":")
+            if not colon:
+                raise BadRequest(f"deliveries {action}: {id} is no id that `list` shows")
+            wanted[webhook].append(event)
+        requests: list[tuple[str, Answer]] = [
+            (webhook, {"event_ids": chunk})
+            for webhook, events in wanted.items()
+            for chunk in chunked(events, MOST_EVENTS)
+        ]
         count = 0
-        for partition in range(PARTITIONS):  # each for itself: there may be very many
-            found = await read(partition)
-            self.out.writelines(f"{line(each)}\n" for each in found)
-            count += len(found)
-        if not count:
-            self.out.write(f"{nothing}\n")
+        for webhook, body in requests or [(each, {}) for each in await self._webhooks()]:
+            path = f"/{webhook}/deliveries/{action}"
+            count += (await self._ask("POST", path, json=body))["count"]
+        what = "delivery" if count == 1 else "deliveries"
+        self.out.write(f"{count} {what} will be {_CHANGES[action]}\n")
 
-    def _say(self, count: int, what: str) -> None:
-        self.out.write(f"{count} {'delivery' if count == 1 else 'deliveries'} will be {what}\n")
+    async def _replay(self, given: argparse.Namespace) -> None:
+        webhook, *events = given.ids
+        body = {
+            "event_ids": events or None,
+            "since": given.since,
+            "until": given.until,
+            "topics": given.topic,
+            "device": given.device,
+            "failed": given.failed or None,
+        }
+        body = {name: value for name, value in body.items() if value is not None}
+        started = await self._ask("POST", f"/{webhook}/replay", json=body)
+        self._write([_replay_line(started)])
+
+    async def _webhooks(self) -> list[str]:
+        return [each["id"] for each in (await self._ask("GET"))["webhooks"]]
+
+    async def _deliveries(self, webhook: str, state: str) -> AsyncIterator[Answer]:
+        params: dict[str, str | int] | None = {"state": state, "limit": MOST_OF_PAGE}
+        while params:
+            page = await self._ask("GET", f"/{webhook}/deliveries", params=params)
+            for each in page["deliveries"]:
+                yield each
+            cursor = page["next_cursor"]
+            params = params | {"cursor": cursor} if cursor else None
+
+    async def _ask(self, method: str, path: str = "", **content: Any) -> Any:
+        try:
+            answer = await self.http.request(method, ROUTE + path, **content)
+        except httpx.HTTPError as exc:
+            where = self.http.base_url
+            raise Unavailable(f"no answer from {where} ({exc}): does it run? See --server") from exc
+        if answer.is_success:
+            return answer.json()
+        try:
+            error = answer.json()["error"]
+        except (ValueError, KeyError, TypeError):
+            error = f"{self.http.base_url} answered {answer.status_code}"
+        raise (Unavailable if answer.is_server_error else BadRequest)(error)
+
+    def _write(self, lines: Iterable[str], nothing: str = "") -> None:
+        self.out.write("".join(f"{line}\n" for line in lines) or f"{nothing}\n")
 
 
-def _line(delivery: Delivery) -> str:
+_CHANGES = {"retry": "tried again", "skip": "kept for a retry, not tried"}
+_NEEDED = {
+    "skip": "the deliveries, as `list --blocked` shows them",
+    "replay": "the webhook",
+    "replays": "the webhook",
+}
+
+
+def _line(webhook: str, delivery: Answer) -> str:
     return (
-        f"{delivery.id}  device={delivery.queue.device}  topic={delivery.topic or 'unknown'}"
-        f"  attempts={delivery.attempts}  last_error={delivery.last_error}"
+        f"{webhook}:{delivery['event_id']}  device={delivery['device']}"
+        f"  topic={delivery['topic'] or 'unknown'}"
+        f"  attempts={delivery['attempts']}  last_error={delivery['last_error']}"
     )
 
 
-def _blocked_line(blocked: BlockedQueue) -> str:
-    due = blocked.head.next_attempt_at
-    state = "set_aside" if blocked.head.queue.aside else f"behind={blocked.behind}"
-    return f"{_line(blocked.head)}  next_attempt={due.isoformat() if due else 'now'}  {state}"
+def _blocked_line(webhook: str, head: Answer, behind: int) -> str:
+    state = "set_aside" if head["is_set_aside"] else f"behind={behind}"
+    replay = f"  replay={head['replay']}" if head["replay"] else ""
+    due = head["next_attempt_at"] or "now"
+    return f"{_line(webhook, head)}  next_attempt={due}  {state}{replay}"
+
+
+def _replay_line(replay: Answer) -> str:
+    return (
+        f"{replay['id']}  state={replay['state']}  stored={replay['stored']}"
+        f"  progress={replay['progress']:.0%}  created_at={replay['created_at']}"
+    )

@@ -47,14 +47,6 @@ class Backlog:
     is_asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BlockedQueue:
-    """The first delivery of a delivery queue, and the number of those behind it."""
-
-    head: Delivery
-    behind: int = 0
-
-
 class Deliveries(Protocol):
     async def store(self, deliveries: Sequence[Delivery]) -> list[int]:
         """Store each unless its event is stored for that subscription already; per delivery the stored
@@ -62,9 +54,6 @@ class Deliveries(Protocol):
 
     async def blocked(self, partition: int) -> dict[DeliveryQueueKey, Backlog]:
         """Delivery queues of a partition with a pending delivery."""
-
-    async def heads(self, partition: int) -> list[BlockedQueue]:
-        """The same delivery queues, each with its first delivery, by device."""
 
     async def waiting(self, queue: DeliveryQueueKey, limit: int) -> list[Delivery]:
         """The first `limit` pending deliveries of a delivery queue, by number and event id. Those of one

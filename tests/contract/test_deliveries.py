@@ -9,7 +9,7 @@ import pytest
 
 from shared.domain.enrollment import partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.deliveries import Backlog, BlockedQueue, Deliveries
+from shared.ports.deliveries import Backlog, Deliveries
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.deliveries import FakeDeliveries
 
@@ -382,18 +382,6 @@ async def test_what_was_set_aside_and_given_up_on_is_retried_in_its_devices_queu
 
 
 # --- what an operator asks for
-
-
-async def test_heads_are_the_first_of_each_queue_and_how_many_wait(deliveries: Deliveries) -> None:
-    for number, event in enumerate("cadbe", start=1):
-        await deliveries.store([replace(owed(event, number), topic="mdm.Connect")])
-    beside = await set_aside(deliveries, owed("f", 9, OTHER))
-    await deliveries.store([owed("x", 1, PHONE)])
-
-    assert await deliveries.heads(partition_of("MAC")) == [
-        BlockedQueue(replace(owed("c"), topic="mdm.Connect"), 4),
-        BlockedQueue(beside),
-    ]
 
 
 async def test_a_pending_one_that_is_asked_for_is_due_and_shows_until_it_is_tried(

@@ -116,14 +116,14 @@ class WebhookApi:
         services = [Service("webhook", router, self._run) for router in routers]
         app = create_app(services, max_body=1024**2, metrics=Metrics())
         transport = httpx.ASGITransport(app=app)
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self.http = httpx.AsyncClient(
+            transport=transport, base_url="http://test", auth=("micromdm", KEY)
+        )
 
     async def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Status and content of the answer to `/v1/webhooks` and `path`."""
         content = b"" if body is None else json.dumps(body).encode()
-        answer = await self._http.request(
-            method, f"/v1/webhooks{path}", content=content, auth=("micromdm", KEY)
-        )
+        answer = await self.http.request(method, f"/v1/webhooks{path}", content=content)
         return answer.status_code, answer.json()
 
     async def create(self, **fields: Any) -> dict[str, Any]:

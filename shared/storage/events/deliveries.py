@@ -16,7 +16,7 @@ from typing import Any
 from shared.chunks import chunked
 from shared.domain.enrollment import PARTITIONS, partition_of
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.deliveries import Backlog, BlockedQueue
+from shared.ports.deliveries import Backlog
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
 from shared.storage.indexes import Index
@@ -92,15 +92,6 @@ class MongoDeliveries:
                 if document["lane"] in queues:
                     queues[document["lane"]] = replace(queues[document["lane"]], is_asked=True)
         return {_queue_of(key): backlog for key, backlog in queues.items()}
-
-    async def heads(self, partition: int) -> list[BlockedQueue]:
-        heads: dict[DeliveryQueueKey, BlockedQueue] = {}
-        async for document in self._pending(partition, {"body": 0}):
-            delivery = decode_delivery(document)
-            seen = heads.get(delivery.queue)
-            head = min(seen.head, delivery, key=_order) if seen else delivery
-            heads[delivery.queue] = BlockedQueue(head, seen.behind + 1 if seen else 0)
-        return sorted(heads.values(), key=lambda each: (each.head.queue.device, each.head.id))
 
     async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
         query = {"partition": partition}

@@ -11,7 +11,7 @@ from datetime import datetime
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BadRequest, TooLarge
 from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
-from shared.ports.deliveries import Backlog, BlockedQueue
+from shared.ports.deliveries import Backlog
 from shared.times import EPOCH
 from tests.support.fakes.queue import Hook, undisturbed
 
@@ -90,15 +90,6 @@ class FakeDeliveries:
                 seen.is_asked or owed.is_asked,
             )
         return queues
-
-    async def heads(self, partition: int) -> list[BlockedQueue]:
-        await self.before("heads")
-        queues: dict[DeliveryQueueKey, list[Delivery]] = {}
-        for owed in self.records.values():
-            if owed.is_pending and partition_of(owed.delivery.queue.device) == partition:
-                queues.setdefault(owed.delivery.queue, []).append(owed.delivery)
-        found = [BlockedQueue(min(queue, key=_order), len(queue) - 1) for queue in queues.values()]
-        return sorted(found, key=lambda each: (each.head.queue.device, each.head.id))
 
     async def waiting(self, queue: DeliveryQueueKey, limit: int) -> list[Delivery]:
         await self.before("waiting")

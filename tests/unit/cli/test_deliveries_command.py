@@ -1,125 +1,196 @@
-"""Promises of `python -m services deliveries list [--blocked] | retry | skip`."""
+"""Promises of `python -m services deliveries list [--blocked] | retry | skip | replay | replays`."""
 
+import argparse
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 
+import httpx
 import pytest
 
-from services.cli.deliveries import DeliveriesCommand
+from services.cli.deliveries import DeliveriesCommand, add_arguments
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import BadRequest, StoreUnavailable
+from shared.domain.errors import BadRequest, Unavailable
 from shared.domain.event import Event, Topic
-from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
+from shared.domain.subscription import (
+    Delivery,
+    DeliveryQueueKey,
+    DeliveryState,
+    ReplayChoice,
+    Subscription,
+)
 from shared.messaging.envelope import event_json
-from tests.support.fakes.clock import START, FakeClock
-from tests.support.fakes.deliveries import FakeDeliveries
-from tests.support.fakes.journal import FakeJournal
+from shared.times import nanoseconds
+from tests.support.fakes.clock import START
+from tests.support.webhook_world import CONFIGURED, WebhookApi
 
 QUEUE = DeliveryQueueKey("config", "MAC")
+WAITING = Delivery(QUEUE, "e1", 1)
 DEAD_LETTERED = Delivery(
     QUEUE, "e1", 1, DeliveryState.DEAD_LETTERED, 11, None, "answered 500", topic="mdm.Connect"
 )
 EVENT = Event(
     "e1", Topic.CONNECT, EnrollmentKey("MAC", device="MAC", udid="MAC"), 1, b"<plist/>", "w", 1
 )
+MADE = Subscription("w1", "https://receiver.example/", name="made")
 
 
-async def holding(*deliveries: Delivery) -> FakeDeliveries:
-    made = FakeDeliveries()
+async def holding(*deliveries: Delivery) -> WebhookApi:
+    """MDM_WEBHOOK_URL and one made by API, with these deliveries."""
+    api = WebhookApi(MADE, configured=CONFIGURED)
+    api.journal.events["e1"] = EVENT
     for each in deliveries:
-        await made.store([each])
-    return made
+        await api.deliveries.store([each])
+    return api
 
 
-async def said(deliveries: FakeDeliveries, action: str, ids: Sequence[str] = ()) -> str:
+async def said(api: WebhookApi, *arguments: str) -> str:
     """What one run writes."""
-    out, journal = io.StringIO(), FakeJournal()
-    journal.events["e1"] = EVENT
-    await DeliveriesCommand(deliveries, journal, FakeClock(), out).run(action, ids)
+    return await said_by(api.http, *arguments)
+
+
+async def said_by(http: httpx.AsyncClient, *arguments: str) -> str:
+    parser, out = argparse.ArgumentParser(), io.StringIO()
+    add_arguments(parser)
+    await DeliveriesCommand(http, out).run(parser.parse_args(arguments))
     return out.getvalue()
 
 
-async def test_what_was_given_up_on_is_listed_with_the_id_that_retry_takes() -> None:
-    assert await said(await holding(DEAD_LETTERED), "list") == (
+async def test_dead_letters_are_listed_with_the_id_that_retry_takes() -> None:
+    assert await said(await holding(DEAD_LETTERED, replace(WAITING, event_id="e2")), "list") == (
         "config:e1  device=MAC  topic=mdm.Connect  attempts=11  last_error=answered 500\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("action", "expected"),
-    [("list", "nothing was given up on\n"), ("list blocked", "nothing waits\n")],
+    ("arguments", "expected"),
+    [
+        (["list"], "no dead letters\n"),
+        (["list", "--blocked"], "nothing waits\n"),
+        (["replays", "w1"], "no replays\n"),
+    ],
 )
-async def test_an_empty_list_says_so(action: str, expected: str) -> None:
-    assert await said(FakeDeliveries(), action) == expected
+async def test_an_empty_list_says_so(arguments: list[str], expected: str) -> None:
+    assert await said(await holding(), *arguments) == expected
 
 
-async def test_what_was_given_up_on_is_listed_for_every_device() -> None:
-    queues = [DeliveryQueueKey("config", f"device {number}") for number in range(100)]
+async def test_dead_letters_of_every_device_and_every_webhook_are_listed_over_all_pages() -> None:
+    queues = [DeliveryQueueKey(w, f"device {n}") for w in ("config", "w1") for n in range(1100)]
     made = [replace(DEAD_LETTERED, queue=queue, event_id=f"of {queue.device}") for queue in queues]
 
     lines = (await said(await holding(*made), "list")).splitlines()
 
-    assert len(set(lines)) == 100
+    assert len(set(lines)) == 2200
 
 
 async def test_retry_makes_those_named_pending_and_says_how_many() -> None:
-    deliveries = await holding(DEAD_LETTERED, replace(DEAD_LETTERED, event_id="e2"))
+    api = await holding(DEAD_LETTERED, replace(DEAD_LETTERED, event_id="e2"))
 
-    assert await said(deliveries, "retry", ["config:e1"]) == "1 delivery will be tried again\n"
+    assert await said(api, "retry", "config:e1") == "1 delivery will be tried again\n"
 
-    assert deliveries.in_queue("MAC") == ["e1"]
+    assert api.deliveries.in_queue("MAC") == ["e1"]
+    assert [entry.action for entry in api.audit.entries] == ["webhook.retry"]
+
+
+async def test_retry_without_ids_makes_the_dead_letters_of_every_webhook_pending() -> None:
+    made = replace(DEAD_LETTERED, queue=DeliveryQueueKey("w1", "MAC"), event_id="e2")
+    api = await holding(DEAD_LETTERED, made)
+
+    assert await said(api, "retry") == "2 deliveries will be tried again\n"
+
+    assert api.deliveries.in_queue("MAC") == ["e1", "e2"]
+
+
+async def test_more_than_a_request_may_name_are_retried() -> None:
+    names = [f"e{number:04d}" for number in range(1100)]
+    api = await holding(*(replace(DEAD_LETTERED, event_id=name) for name in names))
+
+    answer = await said(api, "retry", *(f"config:{name}" for name in names))
+
+    assert answer == "1100 deliveries will be tried again\n"
 
 
 async def test_what_devices_wait_for_is_listed_with_its_last_answer_and_next_attempt() -> None:
-    head = Delivery(QUEUE, "e1", 1, attempts=6, next_attempt_at=START, last_error="answered 503")
+    head = replace(WAITING, attempts=6, next_attempt_at=START, last_error="answered 503")
     aside = replace(head, queue=replace(QUEUE, aside="e0"), event_id="e0", topic="mdm.Connect")
 
-    lines = await said(await holding(head, Delivery(QUEUE, "e2", 2), aside), "list blocked")
+    api = await holding(head, replace(WAITING, event_id="e", number=2), aside)
+    lines = await said(api, "list", "--blocked")
 
-    at = "next_attempt=2026-01-02T03:04:05+00:00"
+    at = "next_attempt=2026-01-02T03:04:05Z"
     assert lines.splitlines() == [
-        f"config:e0  device=MAC  topic=mdm.Connect  attempts=6  last_error=answered 503  {at}  set_aside",
         f"config:e1  device=MAC  topic=unknown  attempts=6  last_error=answered 503  {at}  behind=1",
+        f"config:e0  device=MAC  topic=mdm.Connect  attempts=6  last_error=answered 503  {at}  set_aside",
     ]
 
 
 async def test_a_skip_keeps_the_event_as_its_subscriber_would_get_it() -> None:
-    deliveries = await holding(Delivery(QUEUE, "e1", 1), Delivery(QUEUE, "e2", 2))
+    api = await holding(WAITING, replace(WAITING, event_id="e2", number=2))
 
-    answer = await said(deliveries, "skip", ["config:e1", "config:unknown"])
+    answer = await said(api, "skip", "config:e1", "config:unknown")
 
     assert answer == "1 delivery will be kept for a retry, not tried\n"
-    assert deliveries.in_queue("MAC") == ["e2"]
-    assert [each.id for each in deliveries.all_dead_lettered] == ["config:e1"]
-    assert await deliveries.body("config:e1") == event_json(EVENT)
+    assert api.deliveries.in_queue("MAC") == ["e2"]
+    assert [each.id for each in api.deliveries.all_dead_lettered] == ["config:e1"]
+    assert await api.deliveries.body("config:e1") == event_json(EVENT)
 
 
-async def test_a_skip_of_an_event_that_is_too_large_keeps_it_without_its_body() -> None:
-    deliveries = await holding(Delivery(QUEUE, "e1", 1))
-    deliveries.largest_body = 5
+async def test_a_replay_of_a_time_is_started_and_listed_with_its_progress() -> None:
+    api = await holding()
+    day = "2026-01-01T00:00:00Z"
 
-    await said(deliveries, "skip", ["config:e1"])
+    started = await said(
+        api, "replay", "w1", "--since", day, "--topic", "mdm.Connect", "--device", "MAC"
+    )
 
-    assert [each.id for each in deliveries.all_dead_lettered] == ["config:e1"]
-    assert await deliveries.body("config:e1") is None
+    [replay] = api.replays.stored.values()
+    assert replay.choice == ReplayChoice(
+        since=nanoseconds(START.replace(day=1, hour=0, minute=0, second=0)),
+        until=nanoseconds(START),
+        topics=frozenset(["mdm.Connect"]),
+        device="MAC",
+    )
+    assert started == await said(api, "replays", "w1")
+    assert started.startswith(f"{replay.id}  state=running  stored=0  progress=0%")
+
+
+async def test_events_and_dead_letters_are_replayed() -> None:
+    api = await holding()
+
+    await said(api, "replay", "w1", "e1", "e2")
+    await said(api, "replay", "w1", "--failed")
+
+    assert [each.choice.event_ids for each in api.replays.stored.values()] == [("e1", "e2"), ()]
+    assert [each.choice.has_failed for each in api.replays.stored.values()] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("action", "ids", "named"),
-    [("skip", [], "skip"), ("list", ["config:e1"], "list"), ("retry blocked", [], "--blocked")],
+    ("arguments", "named"),
+    [
+        (["skip"], "skip"),
+        (["skip", "e1"], "e1"),
+        (["replay"], "the webhook"),
+        (["replays"], "the webhook"),
+        (["list", "config:e1"], "list"),
+        (["retry", "--blocked"], "--blocked"),
+        (["replay", "w1"], "expected `event_ids`"),
+        (["replay", "w1", "--since", "yesterday"], "since"),
+        (["replay", "config", "--failed"], "MDM_WEBHOOK_URL"),
+        (["retry", "w2:e1"], "there is no webhook w2"),
+    ],
 )
-async def test_what_makes_no_sense_is_refused(action: str, ids: list[str], named: str) -> None:
+async def test_what_makes_no_sense_is_refused(arguments: list[str], named: str) -> None:
     with pytest.raises(BadRequest, match=named):
-        await said(FakeDeliveries(), action, ids)
+        await said(await holding(), *arguments)
 
 
-async def test_a_store_that_is_away_is_no_empty_list() -> None:
-    deliveries = FakeDeliveries()
+@pytest.mark.parametrize("status", [None, 502, 503])
+async def test_a_server_that_does_not_answer_is_no_empty_list(status: int | None) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if status is None:
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(status)
 
-    async def away(operation: str) -> None:
-        raise StoreUnavailable("away")
-
-    deliveries.before = away
-    with pytest.raises(StoreUnavailable):
-        await said(deliveries, "list blocked")
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://mdm.example") as http:
+        with pytest.raises(Unavailable, match=r"mdm\.example"):
+            await said_by(http, "list", "--blocked")
