@@ -123,7 +123,8 @@ class Journal(Protocol):
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]: ...
 
-    async def stored(self, ids: Collection[str]) -> set[str]: ...
+    async def stored(self, ids: Collection[str]) -> dict[str, int]:
+        """The times (`created_at`) of those that are stored."""
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         """The first `limit` events of a device with since <= created_at <= upto, of all writers, by time;

@@ -116,6 +116,16 @@ async def test_the_topics_are_those_of_all_but_deleted_ones(subscriptions: Subsc
     assert await subscriptions.all() == [CONFIGURED, deleted, FULL]
 
 
+@pytest.mark.parametrize("state", sorted(set(SubscriptionState) - {SubscriptionState.DELETED}))
+async def test_a_subscription_that_is_held_goes_on_asking_for_its_topics(
+    subscriptions: Subscriptions, state: SubscriptionState
+) -> None:
+    """When it is active again it gets what happened meanwhile."""
+    await subscriptions.add(replace(FULL, state=state))
+
+    assert FULL.all_topics <= await subscriptions.topics()
+
+
 @pytest.mark.parametrize("request_", ["sqlite"])
 async def test_without_a_configured_url_the_former_topics_are_forgotten(
     request_: str, request: pytest.FixtureRequest

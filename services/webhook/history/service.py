@@ -25,11 +25,14 @@ from shared.domain.subscription import (
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords
 from shared.ports.events import Journal
-from shared.times import rfc3339, time_of_event
+from shared.times import from_nanoseconds, rfc3339, time_of_event
 
 PAGE = 1000
 MOST_PAGES = 10
 MOST_DEVICES = 100
+MOST_TIMES = 100
+"""Waiting events, first by id, of which the oldest is sought: the id of one that follows from another has the
+time of its cause, so a later id may be of an earlier event."""
 
 
 @dataclass(slots=True)
@@ -77,7 +80,7 @@ class DeliveryHistory:
             status.waiting += len(pending)
             status.dead_letters += len(page) - len(pending)
             if pending and status.oldest is None:
-                status.oldest = time_of_event(pending[0].event_id)
+                status.oldest = await self._oldest(pending[:MOST_TIMES])
             if len(page) < PAGE:
                 break
             after = page[-1].event_id
@@ -86,6 +89,13 @@ class DeliveryHistory:
         status.devices = list(devices)[:MOST_DEVICES]
         _add(status, await self.activities.of(subscription))
         return status
+
+    async def _oldest(self, waiting: Sequence[Delivery]) -> datetime | None:
+        """The time of the oldest; by its id where the journal has forgotten it."""
+        ids = [each.event_id for each in waiting]
+        stored = await self.journal.stored(ids)
+        times = [from_nanoseconds(stored[i]) if i in stored else time_of_event(i) for i in ids]
+        return min(filter(None, times), default=None)
 
     async def page(
         self, subscription: str, wanted: DeliveryFilter, after: str, limit: int

@@ -65,8 +65,9 @@ class MongoJournal:
         found = await find_by_id(self._documents, ids)
         return {id_: decode_event(document, self._keyring) for id_, document in found.items()}
 
-    async def stored(self, ids: Names[str]) -> set[str]:
-        return set(await find_by_id(self._documents, ids, {"_id": 1}))
+    async def stored(self, ids: Names[str]) -> dict[str, int]:
+        found = await find_by_id(self._documents, ids, {"created_at": 1})
+        return {id_: document["created_at"] for id_, document in found.items()}
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         found = await self._documents.find(

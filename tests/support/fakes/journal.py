@@ -37,9 +37,9 @@ class FakeJournal:
         await self.before("read")
         return {i: self.events[i] for i in ids if i in self.events}
 
-    async def stored(self, ids: Collection[str]) -> set[str]:
+    async def stored(self, ids: Collection[str]) -> dict[str, int]:
         await self.before("stored")
-        return {i for i in ids if i in self.events}
+        return {i: self.events[i].created_at for i in ids if i in self.events}
 
     async def of_device(self, device: str, since: int, upto: int, limit: int) -> list[Journaled]:
         await self.before("of_device")

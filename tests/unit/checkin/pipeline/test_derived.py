@@ -19,7 +19,7 @@ from shared.apple.messages.connect import Status
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken, StoreUnavailable
 from shared.domain.event import Event, Topic, derived_id, milliseconds_of
-from shared.domain.subscription import Subscription
+from shared.domain.subscription import Subscription, SubscriptionState
 from shared.messaging.envelope import event_json
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended
@@ -100,6 +100,17 @@ async def test_only_what_is_asked_for_is_made() -> None:
 
     topics = {event.topic for event in world.journal.events.values()}
     assert {topic for topic in topics if topic.startswith("mac")} == {Topic.COMMAND_SENT}
+
+
+async def test_for_a_subscriber_that_is_paused_events_are_made_all_the_same() -> None:
+    world = asking(OURS)
+    asks = world.subscriptions.stored["1"]
+    world.subscriptions.stored["1"] = replace(asks, state=SubscriptionState.PAUSED)
+    replica = await world.replica()
+
+    await Device().enroll(replica)
+
+    assert published(world, Topic.DEVICE_ENROLLED)
 
 
 async def test_a_new_subscriber_is_known_after_the_next_read() -> None:

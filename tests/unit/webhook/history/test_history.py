@@ -8,6 +8,8 @@ import pytest
 
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.history.service import MOST_PAGES, PAGE
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
     Activity,
     AttemptRecord,
@@ -15,9 +17,10 @@ from shared.domain.subscription import (
     DeliveryQueueKey,
     Subscription,
 )
-from shared.times import event_ids_from
+from shared.times import event_ids_from, nanoseconds
 from tests.support.webhook_world import CONFIGURED, URL, WebhookApi
 
+MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
 STORED = Subscription("1", URL, name="inventory", revision="r")
 
 
@@ -70,6 +73,22 @@ async def test_a_subscription_is_shown_with_what_waits_for_it() -> None:
         "reason": "answered 500",
         "answer": "no",
     }
+
+
+async def test_the_lag_is_that_of_events_and_not_of_what_they_follow_from() -> None:
+    """The id of an answer to a command has the time when the command was sent."""
+    world = World()
+    now = world.clock.now()
+    answer = event_ids_from(now - timedelta(days=2)) + "-7000"
+    older = event_ids_from(now - timedelta(hours=1)) + "-7000"
+    for id_, age in ((answer, timedelta(seconds=5)), (older, timedelta(seconds=60))):
+        event = Event(id_, Topic.CONNECT, MAC, nanoseconds(now - age), b"", "w", 1)
+        await world.journal.append([event])
+        await world.store(id_)
+
+    _, shown = await world.ask("GET", "/1")
+
+    assert shown["status"]["lag"] == 60.0
 
 
 async def test_a_subscription_for_which_nothing_waits_has_no_lag() -> None:
