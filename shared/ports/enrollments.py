@@ -124,8 +124,9 @@ class Enrollments(Protocol):
 
     async def read_waiting(self, device: str) -> Waiting | None: ...
 
-    async def clear_waiting(self, device: str, count: int) -> bool:
-        """Unset since and upto, on condition that `count` is still the one given."""
+    async def clear_waiting(self, device: str, count: int, upto: int | None = None) -> bool:
+        """Unset since and upto, on condition that `count` is still the one given. With `upto` only what is
+        before that time waits no longer."""
 
     async def seen(self, times: Mapping[str, datetime]) -> None:
         """Raise last_seen; never makes a record."""

@@ -721,6 +721,22 @@ async def test_rule_08_clearing_waits_for_the_count_that_was_read(enrollments: E
     assert await enrollments.read_waiting("MAC") == Waiting(count=2)
 
 
+async def test_clearing_a_part_leaves_the_rest(enrollments: Enrollments) -> None:
+    await enrolled(enrollments, MAC)
+    await enrollments.mark_waiting([Mark("MAC", 100, 300)])
+
+    assert await enrollments.clear_waiting("MAC", 2, upto=200) is False
+    assert await enrollments.clear_waiting("MAC", 1, upto=200) is True
+    assert await enrollments.read_waiting("MAC") == Waiting(since=200, upto=300, count=1)
+    assert await enrollments.clear_waiting("MAC", 1, upto=150) is True
+    assert await enrollments.clear_waiting("MAC", 1, upto=301) is False
+    assert await enrollments.read_waiting("MAC") == Waiting(since=200, upto=300, count=1)
+    assert list(await enrollments.waiting([MAC.partition])) == ["MAC"]
+    assert await enrollments.clear_waiting("MAC", 1) is True
+    assert await enrollments.clear_waiting("MAC", 1, upto=200) is False
+    assert await enrollments.read_waiting("MAC") == Waiting(count=1)
+
+
 async def test_the_count_goes_on_after_clearing(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
     await enrollments.mark_waiting([Mark("MAC", 100)])

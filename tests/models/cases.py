@@ -156,6 +156,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Verdict.UNSAFE,
         "nobody will publish it",
     ),
+    "rule 8: since moves though the mark was raised": (
+        Journal((2,), Budget(bad=2, takeovers=1), relay_moves="always", **ONE_RELAY),
+        Verdict.UNSAFE,
+        "nobody will publish it",
+    ),
     "rule 8: DELETE takes the mark away": (
         Journal((2,), Budget(bad=1, deletions=1), **ONE_RELAY),
         Verdict.UNSAFE,

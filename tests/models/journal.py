@@ -53,6 +53,8 @@ class Journal:
     """The relay reads the events before the mark."""
     time_follows_mark: bool = False
     """A writer's own time goes up with the mark of one device."""
+    relay_moves: str = "as read"
+    """`since` moves to the event that is not taken on condition of the count that was read; or `always`."""
     relay_insists: bool = False
     """The relay does not leave a device whose event is not taken."""
     followers: bool = False
@@ -239,6 +241,8 @@ class Journal:
             yield from self._takes_over(s, replica, relay)
         elif relay.mark is None or relay.events is None:
             yield from self._relay_reads(s, replica, relay)
+        elif relay.leaves:
+            yield f"relay {replica}: leaves the rest", self._left(s, replica, relay)
         elif relay.events:
             yield from self._relay_publishes(s, replica, relay)
         else:
@@ -280,8 +284,17 @@ class Journal:
             if confirmed:
                 after = relay._replace(events=relay.events[1:])
             elif not self.relay_insists:
-                after = None
+                after = relay._replace(leaves=True)
             yield f"relay {replica}: {relay.events[0]}: {label}", with_relay(left, replica, after)
+
+    def _left(self, s: State, replica: int, relay: Relay) -> State:
+        """What is safe waits no longer."""
+        left, now, read = with_relay(s, replica, None), s.marks[relay.device], relay.mark
+        assert relay.events and read is not None
+        if now.count != read.count and self.relay_moves == "as read":
+            return left
+        since = max(now.since, relay.events[0].time) if now.since else 0
+        return left._replace(marks=put(s.marks, relay.device, now._replace(since=since)))
 
     def _cleared(self, s: State, relay: Relay) -> State:
         now, read = s.marks[relay.device], relay.mark

@@ -46,6 +46,8 @@ class Relay(NamedTuple):
     device: int
     mark: Mark | None
     events: tuple[Event, ...] | None
+    leaves: bool = False
+    """The next event was not taken."""
 
 
 class Budget(NamedTuple):

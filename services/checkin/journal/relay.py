@@ -17,7 +17,7 @@ from shared.concurrency.partitions import PartitionShare
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely
 from shared.domain.enrollment import Waiting, partition_of
-from shared.domain.errors import Unavailable
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, Unavailable
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher, Journal, Journaled
@@ -195,34 +195,52 @@ class Relay:
                 raise
             if mark is None or mark.since is None or mark.upto is None:
                 return
-            await self._publish_span(device, (mark.since, mark.upto), published)
+            await self._publish_span(device, mark, published)
             if await self._enrollments.clear_waiting(device, mark.count):
                 return
 
-    async def _publish_span(self, device: str, span: tuple[int, int], published: set[str]) -> None:
-        since, upto = span
+    async def _publish_span(self, device: str, mark: Waiting, published: set[str]) -> None:
+        since, upto = mark.since or 0, mark.upto or 0
         limit = BATCH
         while True:
             found = await self._journal.of_device(device, since, upto, limit)
-            for page in _pages([each for each in found if each.id not in published]):
-                await self._publish(page)
-                published.update(each.id for each in page)
+            await self._publish_found(device, mark, found, published)
             if len(found) < limit:
                 return
             if found[-1].created_at == since:  # more events of one time than are read together
                 limit *= 2
             since = found[-1].created_at
 
-    async def _publish(self, page: Sequence[Journaled]) -> None:
-        """One after the other, each safe before the next."""
+    async def _publish_found(
+        self, device: str, mark: Waiting, found: Sequence[Journaled], published: set[str]
+    ) -> None:
+        try:
+            for page in _pages([each for each in found if each.id not in published]):
+                await self._publish(page, published)
+        except Unavailable:
+            first = next(each.created_at for each in found if each.id not in published)
+            if first > (mark.since or 0):  # what is safe does not come again
+                await self._enrollments.clear_waiting(device, mark.count, upto=first)
+            raise
+
+    async def _publish(self, page: Sequence[Journaled], published: set[str]) -> None:
+        """One after the other, each safe before the next; adds the ids of those that are."""
         size = page[0].size
         is_large = size is None or size > READ_TOGETHER
         async with self._large if is_large else nullcontext():
-            events = await self._journal.read([each.id for each in page])
+            try:
+                events = await self._journal.read([each.id for each in page])
+            except (CannotDecrypt, OfNewerVersion):
+                if len(page) == 1:
+                    raise
+                for each in page:  # those before it go
+                    await self._publish([each], published)
+                return
             for each in page:
                 if each.id in events:  # else its time in the journal is over
                     await publish_safely(self._publisher, [events.pop(each.id)])
                     self._metrics.events_relayed.inc()
+                published.add(each.id)
 
 
 def _pages(events: Sequence[Journaled]) -> Iterator[list[Journaled]]:

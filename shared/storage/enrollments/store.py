@@ -44,6 +44,7 @@ INDEXES = (
     Index(NAME, [("waiting_in", 1), ("_id", 1)], sparse=True, replaces="waiting_in_1"),
 )
 _THERE = {"$ne": GONE}
+_WAITING = ("waiting.since", "waiting.upto", "waiting_in")
 _NOT_OF_STUBS = (
     *("unlock_token", "bootstrap_token", "inventory", "last_seen"),
     *("imported", "migrating_until", "refusals", "silent_since"),
@@ -223,11 +224,13 @@ class MongoEnrollments:
         document = await self._documents.find_one({"_id": device}, {"waiting": 1})
         return None if document is None else record(Waiting, document.get("waiting", {}))
 
-    async def clear_waiting(self, device: str, count: int) -> bool:
-        return 1 == await self._documents.update_one(
-            {"_id": device, "waiting.count": count},
-            {"$unset": {"waiting.since": "", "waiting.upto": "", "waiting_in": ""}},
-        )
+    async def clear_waiting(self, device: str, count: int, upto: int | None = None) -> bool:
+        as_read: Document = {"_id": device, "waiting.count": count}
+        update: Document = {"$unset": dict.fromkeys(_WAITING, "")}
+        if upto is not None:
+            as_read["waiting.upto"] = {"$gte": upto}
+            update = {"$max": {"waiting.since": upto}}
+        return 1 == await self._documents.update_one(as_read, update)
 
     async def seen(self, times: Mapping[str, datetime]) -> None:
         await self._documents.bulk_write(

@@ -275,12 +275,17 @@ class FakeEnrollments:
         record = self.records.get(device)
         return None if record is None else record.waiting
 
-    async def clear_waiting(self, device: str, count: int) -> bool:
+    async def clear_waiting(self, device: str, count: int, upto: int | None = None) -> bool:
         await self.before("clear_waiting")
         record = self.records.get(device)
         if record is None or record.waiting.count != count:
             return False
-        self.records[device] = replace(record, waiting=Waiting(count=count))
+        left = Waiting(count=count)
+        if upto is not None:
+            if record.waiting.since is None or (record.waiting.upto or 0) < upto:
+                return False
+            left = replace(record.waiting, since=max(record.waiting.since, upto))
+        self.records[device] = replace(record, waiting=left)
         return True
 
     async def seen(self, times: Mapping[str, datetime]) -> None:

@@ -17,7 +17,7 @@ from services.checkin.journal.relay import (
     Backoff,
 )
 from shared.domain.enrollment import Waiting, partition_of
-from shared.domain.errors import StoreUnavailable
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event
 from tests.support.checkin_world import Device, Replica, World
 from tests.support.fakes.clock import FakeClock
@@ -207,3 +207,60 @@ async def test_a_time_that_is_ahead_of_our_clock_shows_as_long_as_it_waits() -> 
 
     assert ahead == pytest.approx(3600, abs=1)
     assert replica.metrics.event_time_ahead._value.get() == 0
+
+
+@pytest.mark.parametrize("error", [OfNewerVersion, CannotDecrypt])
+async def test_what_is_before_an_event_that_cannot_be_read_is_published_once(
+    error: type[Exception],
+) -> None:
+    """One of a newer version, say: a replica that can read it takes the rest."""
+    world, replica = await all_wait("MAC")
+    await behind(world, replica)
+    events = sorted(world.journal.events.values(), key=lambda event: event.created_at)[1:]
+    read = world.journal.read
+
+    async def older(ids: Collection[str]) -> dict[str, Event]:
+        if events[2].id in ids:
+            raise error("of one of them")
+        return await read(ids)
+
+    world.journal.read = older  # type: ignore[method-assign]
+    before = len(world.publisher.published)
+    for _ in range(3):
+        await replica.relay_all()
+        world.clock.advance(LONGEST_PAUSE)
+    assert world.publisher.published[before:] == events[:2]
+    assert world.enrollments.records["MAC"].waiting.since == events[2].created_at
+
+    world.journal.read = read  # type: ignore[method-assign]
+    await replica.relay_all()
+
+    assert world.publisher.published[before:] == events
+    assert not waiting(world, ["MAC"])
+
+
+async def test_behind_an_event_that_the_broker_does_not_take_nothing_is_published_twice() -> None:
+    world, replica = await all_wait("MAC")
+    await behind(world, replica)
+    events = sorted(world.journal.events.values(), key=lambda event: event.created_at)[1:]
+    world.publisher.outcome = lambda event: (
+        Confirm.LOST if event.id == events[2].id else Confirm.CONFIRMED
+    )
+    before = len(world.publisher.published)
+    for _ in range(3):
+        await replica.relay_all()
+        world.clock.advance(LONGEST_PAUSE)
+    assert world.publisher.published[before:] == events[:2]
+
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    await replica.relay_all()
+
+    assert world.publisher.published[before:] == events
+    assert not waiting(world, ["MAC"])
+
+
+async def behind(world: World, replica: Replica) -> None:
+    """Three more messages of the device wait behind the first."""
+    for _ in range(3):
+        await replica.serve(Device("MAC", "certificate of MAC").idle())
+    assert waiting(world, ["MAC"])
