@@ -10,12 +10,16 @@ from urllib.parse import urlsplit
 from manifest_pods import COMPONENT, labels, named, of_kind, workloads
 from renders import Document
 
+from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import Misconfigured
-from shared.settings import AllSettings
+from shared.settings import AllSettings, ServiceSettings
+from shared.settings.classes import WebhookSettings
 from shared.settings.load import SERVICES, is_secret, load, variable
 
 CLASSES = {cls.service: cls for cls in SERVICES}
 SECRETS_AT = "/secrets/"
+PROCESS = 130 << 20
+"""The most that a service was measured with beside its bodies (docs/performance.md)."""
 
 
 def secret_names() -> set[str]:
@@ -116,29 +120,58 @@ def secret_faults(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: gets {setting}, and nothing tells it so"
 
 
-def start_faults(documents: list[Document]) -> Iterator[str]:
-    """Each service could start with its settings and secrets; for those that an operator makes, others stand
-    in."""
-    stand_in = {
-        "MDM_MONGODB_URL": "mongodb://user:password@mongodb/macromdm",
-        "MDM_AMQP_URL": "amqp://user:password@rabbitmq/",
-        "MDM_API_KEY": "a" * 64,
-        "MDM_SECRET_KEY": base64.b64encode(bytes(range(32))).decode(),
-        "MDM_WEBHOOK_URL": "https://listener.example.org/",
-        "MDM_ENROLL_TOKEN": "a-token",
-    }
+STAND_IN = {
+    "MDM_MONGODB_URL": "mongodb://user:password@mongodb/macromdm",
+    "MDM_AMQP_URL": "amqp://user:password@rabbitmq/",
+    "MDM_API_KEY": "a" * 64,
+    "MDM_SECRET_KEY": base64.b64encode(bytes(range(32))).decode(),
+    "MDM_WEBHOOK_URL": "https://listener.example.org/",
+    "MDM_ENROLL_TOKEN": "a-token",
+}
+"""For the secrets that an operator makes."""
+
+
+def settings_of(documents: list[Document], workload: Document) -> ServiceSettings:
+    """Those with which it starts. Raises Misconfigured."""
+    environ = given(documents, workload)
     with tempfile.TemporaryDirectory() as folder:
-        for workload in workloads(documents):
-            environ = given(documents, workload)
-            for path, (secret, key) in mounted(workload).items():
-                setting = path.removeprefix(SECRETS_AT)
-                content = secret_content(documents, secret, key) or stand_in[setting]
-                Path(folder, setting).write_text(content)
-                environ[f"{setting}_FILE"] = str(Path(folder, setting))
-            try:
-                load(CLASSES.get(labels(workload)[COMPONENT], AllSettings), environ)
-            except Misconfigured as exc:
-                yield f"{workload['metadata']['name']}: cannot start: {exc}"
+        for path, (secret, key) in mounted(workload).items():
+            setting = path.removeprefix(SECRETS_AT)
+            content = secret_content(documents, secret, key) or STAND_IN[setting]
+            Path(folder, setting).write_text(content)
+            environ[f"{setting}_FILE"] = str(Path(folder, setting))
+        return load(CLASSES.get(labels(workload)[COMPONENT], AllSettings), environ)
+
+
+def start_faults(documents: list[Document]) -> Iterator[str]:
+    """Each process could start with its settings and secrets, and its memory is enough for them."""
+    for workload in workloads(documents):
+        name = workload["metadata"]["name"]
+        try:
+            settings = settings_of(documents, workload)
+        except Misconfigured as exc:
+            yield f"{name}: cannot start: {exc}"
+            continue
+        [container] = workload["spec"]["template"]["spec"]["containers"]
+        limit = bytes_of(container.get("resources", {}).get("limits", {}).get("memory", "0"))
+        if workload["kind"] == "Deployment" and (needed := most_memory(settings)) > limit:
+            yield f"{name}: may need {needed >> 20} MiB of memory, and its limit is {limit >> 20}"
+
+
+def most_memory(settings: ServiceSettings) -> int:
+    """What a service may come to: bodies are copied while they are read or sent, and each partition may be
+    receiving one message."""
+    most = PROCESS + 2 * settings.body_budget
+    if isinstance(settings, WebhookSettings):
+        most += 2 * settings.webhook_body_budget + PARTITIONS * settings.max_body
+    return most
+
+
+def bytes_of(quantity: str) -> int:
+    """Of Kubernetes' notation: `512Mi`."""
+    units = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "M": 10**6, "G": 10**9, "": 1}
+    number = quantity.rstrip("KMGi")
+    return int(number) * units[quantity.removeprefix(number)]
 
 
 def required_faults(documents: list[Document]) -> Iterator[str]:

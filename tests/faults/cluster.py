@@ -11,7 +11,6 @@ import sys
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +25,10 @@ from tests.support.harness.system import ServiceProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("webhook", "push", "commands", "checkin")
+EARLIER = "856ced23532e968126090f93d5f859366c042fac"
+"""The version from which, and back to which, an upgrade rolls: the last one with a single webhook."""
+ARCHIVE = Path(__file__).with_name("earlier.tar.xz")
+"""git archive EARLIER services shared docs/openapi.json | xz -9e; a checkout need not have the history."""
 PRE_STOP = 2.5
 """Seconds, more than the second for which the proxy keeps an address."""
 
@@ -40,13 +43,10 @@ def deploy_parts() -> ModuleType:
     return module
 
 
-def checkout_of(commit: str, folder: Path) -> Path | None:
-    """The services of this commit, to run with our packages; None where the history does not have it."""
-    asked = ["git", "archive", commit, "services", "shared", "docs/openapi.json"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, check=False)
-    if done.returncode:
-        return None
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+def earlier_version(folder: Path) -> Path:
+    """The services of EARLIER, to run with our packages."""
+    with tarfile.open(ARCHIVE) as archive:
+        assert archive.pax_headers["comment"] == EARLIER
         archive.extractall(folder, filter="data")
     (folder / ".venv").symlink_to(sys.prefix)
     return folder

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster import NAMES, Cluster, checkout_of, cluster, deploy_parts
+from tests.faults.cluster import NAMES, Cluster, cluster, deploy_parts, earlier_version
 from tests.faults.ledger import Ledger
 from tests.support.harness.sink import Sink
 
-EARLIER = "856ced23532e968126090f93d5f859366c042fac"
-"""The version from which, and back to which, an upgrade rolls: the last one with a single webhook."""
 DEVICES = 8
 
 pytestmark = [
@@ -47,17 +45,18 @@ async def under_load(made: Cluster, change: Callable[[], Awaitable[None]]) -> Le
 
 
 async def test_an_upgrade_that_rolls_and_rolls_back_fails_no_request(tmp_path: Path) -> None:
-    earlier = checkout_of(EARLIER, tmp_path / "earlier")
-    if earlier is None:
-        pytest.skip("this checkout has no history: git fetch --unshallow")
-
+    earlier = earlier_version(tmp_path / "earlier")
     async with cluster(tmp_path, earlier) as made:
 
+        async def roll(name: str, version: Path | None) -> None:
+            await made.add(name, version)
+            await made.remove_oldest(name)
+
         async def upgrade_and_back() -> None:
-            for version in (None, earlier):
-                for name in NAMES:
-                    await made.add(name, version)
-                    await made.remove_oldest(name)
+            for name in NAMES:
+                await roll(name, None)
+            # All at once, as `kubectl apply` does.
+            await asyncio.gather(*(roll(name, earlier) for name in NAMES))
 
         ledger = await under_load(made, upgrade_and_back)
 

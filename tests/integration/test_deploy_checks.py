@@ -127,6 +127,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     "root": (lambda d: pod(d)["securityContext"].pop("runAsNonRoot"), "security context"),
     "a token": (lambda d: pod(d).pop("automountServiceAccountToken"), "gets a token"),
     "no limit": (lambda d: container(d)["resources"].pop("limits"), "no limit of memory"),
+    "a budget that does not fit": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(MDM_WEBHOOK_BODY_BUDGET="512MiB"),
+        "macromdm-webhook: may need 1730 MiB of memory, and its limit is 1024",
+    ),
     "no startup": (lambda d: container(d).pop("startupProbe"), "the startupProbe does not ask"),
     "readiness by health": (
         lambda d: container(d)["readinessProbe"]["httpGet"].update(path="/healthz"),

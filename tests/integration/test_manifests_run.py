@@ -8,71 +8,30 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.integration.rendered import Document, Mounts, local_modules, workload
 from tests.support.harness.processes import free_port
 from tests.support.harness.system import ServiceProcess
 
 pytestmark = pytest.mark.real
 
-LOCAL = Path(__file__).resolve().parents[2] / "deploy" / "local"
 NAMES = ("checkin", "commands", "push", "webhook")
 
-Document = dict[str, Any]
-
 
 @pytest.fixture(scope="module")
-def settings() -> Iterator[Any]:
-    """deploy/local/manifest_settings.py."""
-    sys.path.insert(0, str(LOCAL))
-    yield importlib.import_module("manifest_settings")
-    sys.path.remove(str(LOCAL))
-
-
-@pytest.fixture(scope="module")
-def documents(settings: Any) -> list[Document]:
-    renders = importlib.import_module("renders").renders()
-    return next(rendered for name, rendered in renders if name == "development")
-
-
-def workload(documents: list[Document], name: str) -> Document:
-    kinds = ("Deployment", "Job")
-    [found] = [
-        d for d in documents if d["kind"] in kinds and d["metadata"]["name"] == f"macromdm-{name}"
-    ]
-    return found
-
-
-class Mounts:
-    """The secrets of each pod as files; MongoDB and RabbitMQ are those of the tests."""
-
-    def __init__(self, folder: Path, settings: Any, documents: list[Document]) -> None:
-        self._folder, self._settings, self._documents = folder, settings, documents
-        self.urls: dict[str, str] = {}
-
-    def environment(self, name: str) -> dict[str, str]:
-        found = workload(self._documents, name)
-        environ: dict[str, str] = self._settings.given(self._documents, found)
-        for path, (secret, key) in self._settings.mounted(found).items():
-            setting = Path(path).name
-            content = self._settings.secret_content(self._documents, secret, key)
-            file = self._folder / name / setting
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(self.urls.get(setting, content))
-            environ = {k: str(file) if v == path else v for k, v in environ.items()}
-        return environ
+def documents() -> list[Document]:
+    with local_modules():
+        renders = importlib.import_module("renders").renders()
+        return next(rendered for name, rendered in renders if name == "development")
 
 
 @pytest.fixture
-def mounts(
-    tmp_path: Path, settings: Any, documents: list[Document], mongodb_url: str, amqp_url: str
-) -> Mounts:
-    made = Mounts(tmp_path, settings, documents)
+def mounts(tmp_path: Path, documents: list[Document], mongodb_url: str, amqp_url: str) -> Mounts:
+    made = Mounts(tmp_path, documents)
     made.urls = {"MDM_MONGODB_URL": mongodb_url, "MDM_AMQP_URL": amqp_url}
     return made
 
