@@ -27,8 +27,8 @@ Done = TypeVar("Done")
 
 LEASE = timedelta(seconds=40)
 """Longer than an attempt may take, with its wait for a slot."""
-READ_AT_ONCE = 100
-"""So many deliveries of a delivery queue."""
+READ_AT_ONCE = 101
+"""So many deliveries of a delivery queue: one more than a request carries, for a read may leave one out."""
 _DEADLINE = timedelta(seconds=15)
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=5)

@@ -5,12 +5,14 @@ What a seed finds it finds again: time is fake, and so is everything that could 
 
 import asyncio
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from shared.domain.errors import StoreUnavailable
-from tests.support.delivery_rig import PARTITION, Replica, World
+from shared.domain.subscription import BodyForm
+from tests.support.delivery_rig import PARTITION, SUBSCRIPTION, Replica, World
 from tests.support.fakes.clock import FakeClock, settle
 from tests.support.fakes.event_queue import FakeReceiver
 
@@ -47,8 +49,9 @@ class Weather:
 class Play:
     """One run of the world under a seed."""
 
-    def __init__(self, seed: int, budget: int) -> None:
+    def __init__(self, seed: int, budget: int, batch: int) -> None:
         self.world = World(prefetch=4, budget=budget)
+        self.subscription = replace(SUBSCRIPTION, form=BodyForm(batch=batch))
         self.weather = Weather(seed, self.world.clock)
         self.random = self.weather.random
         self.published: dict[str, list[str]] = {device: [] for device in DEVICES}
@@ -64,6 +67,7 @@ class Play:
 
     async def start(self) -> Replica:
         replica = Replica(self.world, waits=[timedelta(seconds=1)] * 500)
+        replica.subscriptions.subscriptions = [self.subscription]
         replica.deliveries.before = self.weather
         replica.deliveries.after_read = self.weather
         self.replicas.append(replica)
@@ -114,12 +118,13 @@ PLENTY, TINY = 2**20, 44
 """Budgets: of all bodies, and of two that wait and one that is read back."""
 
 
+@pytest.mark.parametrize("batch", [1, 2, 100])
 @pytest.mark.parametrize("budget", [PLENTY, TINY])
 @pytest.mark.parametrize("seed", range(12))
 async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(
-    seed: int, budget: int
+    seed: int, budget: int, batch: int
 ) -> None:
-    play = Play(seed, budget)
+    play = Play(seed, budget, batch)
     await play.start()
     await play.start()
     for _ in range(STEPS):
@@ -137,3 +142,5 @@ async def test_rule_11_whatever_goes_wrong_nothing_is_lost_and_the_order_holds(
     assert all(len(bodies) == 1 for bodies in play.world.receiver.bodies.values())
     assert play.world.is_settled
     assert play.read_back > 0
+    largest = max(len(names) for _, names in play.world.receiver.requests)
+    assert 1 < largest <= batch or largest == batch
