@@ -162,7 +162,6 @@ def _queued(model: type) -> Responses:
 
 def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth) -> None:
     summaries = [summary(form) for form in catalogue.forms.values()]
-    descriptions = {name: description(form) for name, form in catalogue.forms.items()}
     text = "Its keys with all that is inside them, an example, and its JSON Schema."
 
     @routes.get(
@@ -184,8 +183,9 @@ def _add_catalogue(routes: APIRouter, catalogue: CommandCatalogue, auth: ApiAuth
     )
     async def get_request_type(name: str) -> JsonAnswer:
         """`name` of a key is the spelling of answers, `apple_name` Apple's; both are understood."""
-        if name not in descriptions:
+        form = catalogue.forms.get(name)
+        if form is None:
             near = nearest(name, catalogue.forms)
             hint = f" (nearest: {near})" if near else ""
             raise NotFound(f"request_type: no command has this name{hint}")
-        return JsonAnswer({"release": catalogue.release, **descriptions[name]})
+        return JsonAnswer({"release": catalogue.release, **description(form)})

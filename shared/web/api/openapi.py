@@ -7,7 +7,7 @@ and the example comes from the `examples` of its fields (`shared.web.server.docu
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from shared.web.problems import Problem, problem_of
@@ -91,6 +91,8 @@ IDEMPOTENCY_KEY: Schema = {
 def ok(model: Any, description: str, status: int = 200, **example: Any) -> Responses:
     """A success; `example` replaces parts of the example that the fields make."""
     content = {"application/json": {"example": example}} if example else {}
+    # FastAPI makes a validator of it for each route, twice, and only the document needs it.
+    with_config(ConfigDict(defer_build=True))(model)
     return {status: {"model": model, "description": description, "content": content}}
 
 
