@@ -66,6 +66,9 @@ class Deliveries(Protocol):
         the ids of those claimed. `holder` is a value that was never used before. A lease that ends more
         than twice as far ahead as `until` is invalid: a wrong clock made it."""
 
+    async def release(self, ids: Collection[str], holder: str) -> None:
+        """End these leases of `holder`, as if they had not been."""
+
     async def delivered(self, deliveries: Sequence[Delivery]) -> None: ...
 
     async def failed(self, delivery: Delivery, holder: str, body: bytes | None = None) -> None:

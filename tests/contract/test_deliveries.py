@@ -183,6 +183,21 @@ async def test_leasing_many_says_which_were_free(deliveries: Deliveries) -> None
     assert taken == {"config:b"}
 
 
+async def test_a_lease_that_is_given_back_leaves_no_trace(deliveries: Deliveries) -> None:
+    await deliveries.store([owed("a")])
+    await deliveries.store([owed("b", 2)])
+    await deliveries.lease([owed("a"), owed("b", 2)], "h1", LATER, NOW)
+    before = await deliveries.waiting(owed("a").queue, 9)
+    await deliveries.release(["config:a", "config:gone"], "h1")
+    await deliveries.release(["config:b"], "h2")
+
+    assert await deliveries.waiting(owed("a").queue, 9) == before
+    taken = await deliveries.lease([owed("a"), owed("b", 2)], "h2", LATER, NOW)
+    assert taken == {"config:a"}
+    await deliveries.release(["config:a"], "h1")
+    assert await deliveries.lease([owed("a")], "h3", LATER, NOW) == set()
+
+
 async def test_a_failed_attempt_is_written_and_ends_the_lease(deliveries: Deliveries) -> None:
     await deliveries.store([owed("a")])
     await deliveries.lease([owed("a")], "h1", LATER, NOW)

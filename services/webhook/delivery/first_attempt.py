@@ -230,7 +230,7 @@ class PartitionQueues:
         if run[0].is_held:
             held = [arrival.event(arrival.received.body or b"") for arrival in run]
             return await self._attempt(queue, subscription, held)
-        async with self._bodies.in_use(run[0].received.size):
+        async with self._bodies.in_use(subscription.id, run[0].received.size):
             body = await self.inbox.body(run[0])
             # That took time: the delivery queue may be blocked by now, or no longer ours.
             if body is None or not self.is_live or not self._may_try(queue, subscription):

@@ -23,7 +23,6 @@ from services.webhook.delivery.store import DeliveryStore
 from services.webhook.endpoints.endpoint import PAUSED
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
-from services.webhook.endpoints.slots import LARGEST_BATCH
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.domain.subscription import Delivery, DeliveryState, Subscription
 from shared.ports.clock import Clock
@@ -120,10 +119,10 @@ class QueueRetry:
         if head.event_id == job.queue.refused:
             # Its first attempt has shown already that it leaves the delivery queue.
             job.queue.refused = None
-            holder = await self._store.lease(head)
-            if holder is None:
+            holders = await self._store.lease([head])
+            if not holders:
                 return _LEASED, 0
-            await self._set_aside(job, head, holder)
+            await self._set_aside(job, head, holders[0])
             return None, 1
         endpoint = self._subscribers.endpoint(job.subscription.id)
         if head.last_error == PAUSED.reason:
@@ -142,10 +141,10 @@ class QueueRetry:
 
     def _run(self, job: _Job, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """The first ones that share a request."""
-        size = 0
+        size, most = 0, self._bodies.most_together(job.subscription.id)
         for number, delivery in enumerate(deliveries):
-            size += USUAL_SIZE if delivery.size is None else delivery.size
-            is_alone = delivery.attempts >= SHARED_ATTEMPTS or size > LARGEST_BATCH
+            size += _size(delivery)
+            is_alone = delivery.attempts >= SHARED_ATTEMPTS or size > most
             is_early = self._time_left(job, delivery) and not job.is_hurried
             if is_alone or is_early or delivery.event_id == job.queue.refused:
                 return deliveries[: max(number, 1)]
@@ -154,26 +153,25 @@ class QueueRetry:
     async def _attempt(
         self, job: _Job, run: Sequence[Delivery], is_early: bool
     ) -> tuple[timedelta | None, int]:
-        size = sum(delivery.size or 0 for delivery in run) or run[0].size
-        async with self._bodies.in_use(size):
+        async with self._bodies.in_use(job.subscription.id, sum(map(_size, run))):
             found = await asyncio.gather(*map(self._body, run), return_exceptions=True)
             if isinstance(found[0], BaseException):
                 raise found[0]
             # One that is missing ends the request: those behind it must not overtake it.
             bodies = [None if isinstance(each, BaseException) else each for each in found]
             count = bodies.index(None) if None in bodies else len(run)
-            leases = await asyncio.gather(*map(self._store.lease, run[: max(count, 1)]))
-            if leases[0] is None:
+            holders = await self._store.lease(run[: max(count, 1)])
+            if not holders:
                 return _LEASED, 0
             if bodies[0] is None:
                 reason = "the journal no longer holds this event"
-                await self._give_up(job, replace(run[0], last_error=reason), leases[0], None)
+                await self._give_up(job, replace(run[0], last_error=reason), holders[0], None)
                 return None, 1
-            leased = []
-            for delivery, holder, body in zip(run, leases, bodies, strict=False):
-                if holder is None or body is None:
-                    break
-                leased.append(_Leased(delivery, holder, body))
+            leased = [
+                _Leased(delivery, holder, body)
+                for delivery, holder, body in zip(run, holders, bodies, strict=False)
+                if body is not None
+            ]
             outcome = await self._ask(job, leased)
             if outcome.delivered:
                 await asyncio.gather(*(self._store.delivered(each.delivery) for each in leased))
@@ -183,7 +181,6 @@ class QueueRetry:
             if len(leased) == 1 and not outcome.is_shared:
                 return await self._failed_alone(job, leased[0], outcome), 1
             failed = [self._failed(job, each.delivery, outcome) for each in leased]
-            holders = [each.holder for each in leased]
             await asyncio.gather(*map(self._store.failed, failed, holders))
             self._metrics.deliveries_retried.inc(len(failed))
             return max(self._time_left(job, failed[0]), _SOON), 0
@@ -259,3 +256,7 @@ class QueueRetry:
             attempts=failed.attempts,
             reason=failed.last_error,
         )
+
+
+def _size(delivery: Delivery) -> int:
+    return USUAL_SIZE if delivery.size is None else delivery.size

@@ -5,6 +5,7 @@ raise Unavailable. Two deliveries of one delivery queue never share a call, and 
 breaks nothing for those beside it."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -57,9 +58,25 @@ class DeliveryStore:
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             return await self._deliveries.waiting(queue, READ_AT_ONCE)
 
-    async def lease(self, delivery: Delivery) -> str | None:
-        """The holder under which it is leased now; None: another process has it, or it is gone."""
-        return await self._leases.submit(delivery, key=delivery.id)
+    async def lease(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """The holders under which the first ones are leased now, up to one that another process has or that
+        is gone: those behind it are free again."""
+        asked = [self._leases.submit(delivery, key=delivery.id) for delivery in deliveries]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        holders: list[str] = []
+        unneeded = defaultdict[str, list[str]](list)
+        for number, (delivery, holder) in enumerate(zip(deliveries, found, strict=True)):
+            if isinstance(holder, str) and len(holders) == number:
+                holders.append(holder)
+            elif isinstance(holder, str):
+                unneeded[holder].append(delivery.id)
+        for holder, ids in unneeded.items():
+            with suppress(Unavailable, TimeoutError):  # it ends by itself
+                async with asyncio.timeout(_DEADLINE.total_seconds()):
+                    await self._deliveries.release(ids, holder)
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return holders
 
     async def failed(self, delivery: Delivery, holder: str) -> None:
         async with asyncio.timeout(_DEADLINE.total_seconds()):

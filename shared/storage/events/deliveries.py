@@ -136,6 +136,12 @@ class MongoDeliveries:
         found = await self._documents.find({"_id": {"$in": ids}, "lease_by": holder}, {"_id": 1})
         return {document["_id"] for document in found}
 
+    async def release(self, ids: Names[str], holder: str) -> None:
+        await self._documents.update_many(
+            {"_id": {"$in": sorted(ids)}, "lease_by": holder},
+            {"$set": {"lease_until": EPOCH}, "$unset": {"lease_by": ""}},
+        )
+
     async def delivered(self, deliveries: Sequence[Delivery]) -> None:
         await self._documents.delete_many({"_id": {"$in": [d.id for d in deliveries]}})
 

@@ -116,6 +116,12 @@ class FakeDeliveries:
                 leased.add(delivery.id)
         return leased
 
+    async def release(self, ids: Collection[str], holder: str) -> None:
+        await self.before("release")
+        for owed in filter(None, map(self.records.get, ids)):
+            if owed.lease_by == holder:
+                owed.lease_by, owed.lease_until = None, EPOCH
+
     async def delivered(self, deliveries: Sequence[Delivery]) -> None:
         await self.before("delivered")
         for delivery in deliveries:

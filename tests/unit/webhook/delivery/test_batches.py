@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.enrollment import partition_of
-from shared.domain.errors import CannotDecrypt
+from shared.domain.errors import CannotDecrypt, StoreUnavailable
 from shared.domain.event import Event
 from shared.domain.subscription import BodyForm, Delivery, DeliveryQueueKey, Subscription
 from tests.support.delivery_rig import DEVICE, PARTITION, Replica, World
@@ -160,6 +160,46 @@ async def test_a_lease_of_another_on_one_event_keeps_those_behind_it_waiting(wor
 
     assert before == ["e1"]
     assert world.receiver.arrivals == ["e1", "e2", "e3"]
+
+
+@pytest.mark.parametrize(("taken", "left"), [("e1", ["e2", "e3"]), ("e2", ["e3"])])
+async def test_of_a_request_that_cannot_be_leased_whole_no_lease_is_kept_for_nothing(
+    world: World, taken: str, left: list[str]
+) -> None:
+    owe(world, "e1", "e2", "e3")
+    until = world.clock.now() + timedelta(seconds=20)
+    world.records[f"made:{taken}"].lease_by = "another"
+    world.records[f"made:{taken}"].lease_until = until
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(2)
+
+    assert not [each for each in left if world.records[f"made:{each}"].lease_by]
+    assert world.records[f"made:{taken}"].lease_by == "another"
+
+
+async def test_where_a_lease_fails_those_beside_it_are_given_back(world: World) -> None:
+    """A call leases 32 deliveries."""
+    owe(world, *(f"e{number:02}" for number in range(40)))
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [replace(BATCHES, form=BodyForm(batch=100))]
+    calls = 0
+
+    async def fails_once(operation: str) -> None:
+        nonlocal calls
+        calls += operation == "lease"
+        if operation == "lease" and calls == 1:
+            raise StoreUnavailable("away")
+
+    replica.deliveries.before = fails_once
+    async with replica:
+        await world.run(2)
+
+        assert calls == 2
+        assert not [each for each in world.records.values() if each.lease_by]
+        await world.run(5)
+    assert world.is_settled
 
 
 async def test_events_of_a_replay_say_so_and_hold_up_nothing(world: World) -> None:

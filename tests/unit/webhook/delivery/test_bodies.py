@@ -1,17 +1,20 @@
 """Promises of the budget of bodies: what is kept in memory, what is read back, and that all get on."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from services.webhook.delivery.bodies import Account, Bodies, Room
 from services.webhook.delivery.store import DeliveryStore
+from shared.domain.enrollment import partition_of
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
-from shared.domain.subscription import Delivery, DeliveryQueueKey
+from shared.domain.subscription import Delivery, DeliveryQueueKey, EventFilters, Subscription
 from shared.telemetry.metrics import Metrics
-from tests.support.delivery_rig import DEVICE, SUBSCRIPTION, Replica, World
+from tests.support.delivery_rig import DEVICE, PARTITION, SUBSCRIPTION, Replica, World
 from tests.support.fakes.clock import FakeClock, FakeIds, settle
 from tests.support.fakes.deliveries import FakeDeliveries, Owed
 from tests.support.fakes.event_queue import body_of
@@ -188,7 +191,9 @@ async def test_a_retry_waits_for_room_like_a_first_attempt(world: World) -> None
     async with Replica(world) as replica:
         world.publish("e1", "e2")
         await settle()
-        async with replica.bodies.in_use(SIZE):
+        async with AsyncExitStack() as others:
+            for _ in range(2):  # its whole share
+                await others.enter_async_context(replica.bodies.in_use(SUBSCRIPTION.id, SIZE))
             await world.run(10)
             before = list(world.receiver.arrivals)
         await world.run(2)
@@ -197,53 +202,146 @@ async def test_a_retry_waits_for_room_like_a_first_attempt(world: World) -> None
     assert_kept(world, "e1", "e2")
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_subscription_that_hangs_leaves_the_others_room(is_stored: bool) -> None:
+    """By retries of what is stored, and by first attempts of what is read back."""
+    world = World(prefetch=64, budget=64 * SIZE)
+    slow, quick = (Subscription(name, f"http://{name}.invalid/") for name in ("slow", "quick"))
+    devices = [name for name in map(str, range(3000)) if partition_of(name) == PARTITION]
+    replica = Replica(world, waits=[timedelta(seconds=1)] * 3)
+    replica.subscriptions.subscriptions = [
+        replace(each, filters=EventFilters(frozenset(mine)))
+        for each, mine in ((slow, devices[:20]), (quick, devices[20:40]))
+    ]
+    for device in devices[:40]:
+        world.publish(device, device=device, has_body=False)
+        if is_stored:
+            name = "slow" if device in devices[:20] else "quick"
+            delivery = Delivery(DeliveryQueueKey(name, device), device, 1, size=SIZE)
+            world.records[delivery.id] = Owed(delivery)
+    if is_stored:
+        world.queue.ready.clear()
+    world.receiver.held = {device: asyncio.Event() for device in devices[:20]}
+    async with replica:
+        await world.run(3)
+
+        assert set(world.receiver.arrivals_of["quick"]) == set(devices[20:40])
+        hanging = len([name for name in world.receiver.attempts if name in devices[:20]])
+        for each in world.receiver.held.values():
+            each.set()
+        await world.run(10)
+
+    assert 0 < hanging <= 4
+    assert set(world.receiver.arrivals_of["slow"]) == set(devices[:20])
+
+
 # --- the room for what is read back
 
 
-async def enter(room: Room, size: int, stack: AsyncExitStack, name: str, order: list[str]) -> None:
-    await stack.enter_async_context(room.of(size))
-    order.append(name)
+class Desk:
+    """A room of 100 bytes, and who asks for a part of it, in the order in which they got it."""
+
+    def __init__(self) -> None:
+        self.room, self.order = Room(100), list[str]()
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.ends: dict[str, asyncio.Event] = {}
+
+    async def ask(self, name: str, size: int) -> None:
+        """The first letter of a name is the subscription."""
+        self.ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._use(name, size))
+        await settle()
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self.ends[name].set()
+        await settle()
+
+    async def _use(self, name: str, size: int) -> None:
+        async with self.room.of(name[0], size):
+            self.order.append(name)
+            await self.ends[name].wait()
 
 
-async def test_a_body_larger_than_the_room_gets_it_alone_and_is_not_overtaken() -> None:
-    room, order = Room(100), list[str]()
-    first, large, small = AsyncExitStack(), AsyncExitStack(), AsyncExitStack()
-    await enter(room, 60, first, "first", order)
-    waiting = [
-        asyncio.create_task(enter(room, 500, large, "large", order)),
-        asyncio.create_task(enter(room, 10, small, "small", order)),
-    ]
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    yield desk
+    await desk.end(*desk.ends)
+    await asyncio.gather(*desk.tasks.values(), return_exceptions=True)
+    assert len(set(desk.order)) == len(desk.order)
+    assert desk.room.most("any") == Room(100).most("any")
+
+
+async def test_a_body_larger_than_the_room_gets_in_and_is_not_overtaken_by_its_subscriptions(
+    desk: Desk,
+) -> None:
+    for name, size in (("a1", 12), ("a2", 500), ("a3", 500), ("a4", 1), ("b1", 1)):
+        await desk.ask(name, size)
+    before = list(desk.order)
+    await desk.end("a1")
+
+    assert before == ["a1", "a2", "b1"]
+    assert desk.order == ["a1", "a2", "b1", "a3"]
+
+
+async def test_whoever_gives_up_waiting_takes_no_room_and_holds_up_nobody(desk: Desk) -> None:
+    for name in ("a1", "a2", "a3", "a4"):
+        await desk.ask(name, 10)
+    desk.tasks["a3"].cancel()
     await settle()
-    before = list(order)
+    before = list(desk.order)
+    await desk.end("a1")
 
-    await first.aclose()
-    await settle()
-    alone = list(order)
-    await large.aclose()
-    await asyncio.gather(*waiting)
-    await small.aclose()
-
-    assert before == ["first"]
-    assert alone == ["first", "large"]
-    assert order == ["first", "large", "small"]
+    assert before == ["a1", "a2"]
+    assert desk.order == ["a1", "a2", "a4"]
 
 
-async def test_whoever_gives_up_waiting_takes_no_room_and_holds_up_nobody() -> None:
-    room, order = Room(100), list[str]()
-    first, gone, second, whole = (AsyncExitStack() for _ in range(4))
-    await enter(room, 60, first, "first", order)
-    giving_up = asyncio.create_task(enter(room, 90, gone, "gone", order))
-    waiting = asyncio.create_task(enter(room, 40, second, "second", order))
+async def test_who_gives_up_when_its_room_comes_hands_it_on(desk: Desk) -> None:
+    for name in ("a1", "a2", "a3", "a4"):
+        await desk.ask(name, 10)
+    desk.ends["a1"].set()
+    while not desk.tasks["a1"].done():
+        await asyncio.sleep(0)
+    desk.tasks["a3"].cancel()
     await settle()
 
-    giving_up.cancel()
-    await settle()
-    await waiting
-    await first.aclose()
-    await second.aclose()
-    await enter(room, 100, whole, "whole", order)
+    assert desk.order == ["a1", "a2", "a4"]
 
-    assert order == ["first", "second", "whole"]
+
+async def test_many_that_hang_leave_room_for_one_more(desk: Desk) -> None:
+    for subscription in "abcdefghij":
+        for number in range(9):
+            await desk.ask(f"{subscription}{number}", 2)
+    await desk.ask("z", 1)
+
+    assert desk.order[-1] == "z"
+
+
+async def test_one_with_a_share_waits_behind_one_that_has_none(desk: Desk) -> None:
+    """So that a large body gets in some time, though smaller ones would always fit."""
+    for name in ("a1", "a2", "b1", "c1", "d1"):
+        await desk.ask(name, 12)
+    await desk.ask("e1", 500)
+    await desk.ask("b2", 0)
+    await desk.ask("f1", 1)
+    before = list(desk.order)
+    await desk.end("a1", "a2")
+
+    assert before == ["a1", "a2", "b1", "c1", "d1", "f1"]
+    assert desk.order == [*before, "e1", "b2"]
+
+
+async def test_a_request_of_several_is_small_rather_than_late(desk: Desk) -> None:
+    at_first = desk.room.most("z")
+    for name in ("a1", "a2", "b1", "c1", "d1"):
+        await desk.ask(name, 12)
+    then = desk.room.most("z")
+    await desk.ask("z", then)
+
+    assert (at_first, then) == (12, 10)
+    assert desk.order[-1] == "z"
+    assert desk.room.most("z") == at_first
 
 
 async def test_a_partition_with_large_events_leaves_the_others_room() -> None:
@@ -253,7 +351,7 @@ async def test_a_partition_with_large_events_leaves_the_others_room() -> None:
     large, small = Account(bodies), Account(bodies)
     held = [large.hold(f"e{n}", 25) for n in range(4)]
 
-    async with asyncio.timeout(timedelta(seconds=10).total_seconds()), bodies.in_use(10):
+    async with asyncio.timeout(timedelta(seconds=10).total_seconds()), bodies.in_use("s", 10):
         refused = not small.hold("e9", 10)
 
     large.close()
