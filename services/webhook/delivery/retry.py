@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 _SOON = timedelta(milliseconds=100)
 _LEASED = timedelta(seconds=1)
-_NO_SUBSCRIBER = timedelta(seconds=60)
+NO_SUBSCRIBER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class QueueRetry:
                 return None
             queue.move_head(waiting[0].number)
             if subscription is None:
-                return _NO_SUBSCRIBER
+                return NO_SUBSCRIBER
             job = _Job(queues, queue, subscription, is_hurried)
             wait = await self._deliver(job, waiting)
             if wait is not None:

@@ -15,7 +15,7 @@ import structlog
 
 from services.webhook.delivery.first_attempt import PartitionQueues
 from services.webhook.delivery.queue_state import DeliveryQueue
-from services.webhook.delivery.retry import QueueRetry
+from services.webhook.delivery.retry import NO_SUBSCRIBER, QueueRetry
 from services.webhook.endpoints.endpoint import Endpoint
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Loops, Pace
@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(milliseconds=50), after_failure=timedelta(seconds=1))
 _STORE_AWAY = timedelta(seconds=2)
+_FORGETS_EVERY = timedelta(seconds=10)
 _FEW = 1000
 _FEW_READY = 50
 
@@ -46,6 +47,7 @@ class Retries:
         self._order = count()
         self._ready: dict[str, deque[tuple[PartitionQueues, DeliveryQueue]]] = {}
         self._hurried_at: dict[str, float] = {}
+        self._forgot_at = float("-inf")
 
     @property
     def held(self) -> int:
@@ -75,6 +77,7 @@ class Retries:
                 self._make_ready(*entry[2:])
         for subscription in list(self._ready):
             self._look_after(subscription, now)
+        self._forget_removed(now)
 
     def _look_after(self, subscription: str, now: float) -> None:
         endpoint = self._subscribers.endpoint(subscription)
@@ -133,9 +136,22 @@ class Retries:
             queues, queue = ready.popleft()
             if queues.is_live:
                 ready.append((queues, queue))
-        if not (ready or self._planned) and self._subscribers.get(subscription) is None:
-            del self._ready[subscription]
-            self._hurried_at.pop(subscription, None)
+
+    def _forget_removed(self, now: float) -> None:
+        """Look soon at what waits for subscriptions that are gone, and forget those of which nothing waits."""
+        if now < self._forgot_at + _FORGETS_EVERY.total_seconds():
+            return
+        self._forgot_at = now
+        gone = {name for name in self._ready if self._subscribers.get(name) is None}
+        for entry in [each for each in self._planned if each[3].key.subscription in gone]:
+            if _counts(entry):
+                gone.discard(entry[3].key.subscription)
+                if entry[0] > now + NO_SUBSCRIBER.total_seconds():
+                    self._make_ready(*entry[2:])
+        for subscription in gone:
+            if not self._ready[subscription]:
+                del self._ready[subscription]
+                self._hurried_at.pop(subscription, None)
 
     async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
         began = self._clock.monotonic()

@@ -103,9 +103,13 @@ class Subscribers:
         return sum(endpoint.is_paused for endpoint in self._endpoints.values())
 
     def endpoint(self, subscription: str) -> Endpoint:
-        if subscription not in self._endpoints:
-            self._endpoints[subscription] = Endpoint(subscription, self._clock, self._patience)
-        return self._endpoints[subscription]
+        """Of a subscription that is gone: a new one, which is not kept."""
+        found = self._endpoints.get(subscription)
+        if found is None:
+            found = Endpoint(subscription, self._clock, self._patience)
+            if subscription in self._known:
+                self._endpoints[subscription] = found
+        return found
 
     async def first(
         self, subscription: Subscription, device: str, request: EventRequest

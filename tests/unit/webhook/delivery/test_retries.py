@@ -54,6 +54,23 @@ async def test_each_blocked_queue_is_held_once_however_often_its_subscriber_come
         assert replica.retries.held <= 2 * 1000
 
 
+async def test_a_subscription_that_is_gone_leaves_nothing_behind(world: World) -> None:
+    """Nor comes it back, though delivery queues of others wait all the while."""
+    gone = Subscription("gone", "http://gone.invalid/")
+    world.receiver.is_down = True
+    async with Replica(world, waits=[HOUR]) as replica:
+        await replica.subscribe(SUBSCRIPTION, gone)
+        world.publish("e1")
+        await world.run(2)
+        await replica.subscribe(SUBSCRIPTION)
+        del world.records["gone:e1"]
+        await world.run(22)
+
+        assert set(replica.retries._ready) == {SUBSCRIPTION.id}
+        assert set(replica.subscribers._endpoints) == {SUBSCRIPTION.id}
+        assert replica.retries.held <= 2
+
+
 async def test_a_queue_that_is_planned_again_and_again_is_due_once(world: World) -> None:
     async with Replica(world) as replica:
         queues, queue = replica.partitions.served[0], DeliveryQueue(QUEUE)
