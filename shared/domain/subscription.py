@@ -90,7 +90,8 @@ class Subscription:
 
     `revision` changes with every change. `state_reason` says why it is disabled. `starts_at` (nanoseconds):
     it begins with the events since then; while it is PREPARING these are being stored. `failing_since`: noted
-    of an outage that lasts, so that a restart does not forget it."""
+    of an outage that lasts, so that a restart does not forget it. `disabled_at`: when the server disabled it
+    last. `unreadable` says why its URL and secrets cannot be decrypted; it is never stored."""
 
     id: str
     url: str = field(repr=False)
@@ -109,6 +110,8 @@ class Subscription:
     changed_at: datetime | None = None
     starts_at: int | None = None
     failing_since: datetime | None = None
+    disabled_at: datetime | None = None
+    unreadable: str | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -117,8 +120,10 @@ class Subscription:
 
     @property
     def is_held(self) -> bool:
-        """All its events are stored, and none is sent, until it is active again."""
-        return self.state not in (SubscriptionState.ACTIVE, SubscriptionState.DELETED)
+        """All its events are stored, and none is sent, until it is active again and can be read."""
+        if self.state is SubscriptionState.ACTIVE:
+            return self.unreadable is not None
+        return self.state is not SubscriptionState.DELETED
 
     @property
     def all_topics(self) -> frozenset[str]:

@@ -26,7 +26,8 @@ class Subscriptions(Protocol):
         """Safe to repeat."""
 
     async def change(self, wanted: Subscription, revision: str) -> bool:
-        """Put `wanted` in the place of the one with its id, on condition that this has `revision` still."""
+        """Put `wanted` in the place of the one with its id, on condition that this has `revision` still. An
+        unreadable one keeps its URL and secrets."""
 
     async def remove(self, id: str) -> None: ...
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
-from shared.domain.errors import CannotDecrypt
 from shared.domain.subscription import (
     BodyForm,
     DeliveryLimits,
@@ -49,6 +48,7 @@ FULL = Subscription(
     created_at=NOW,
     changed_at=NOW + timedelta(seconds=1),
     starts_at=1_767_323_045_000_000_000,
+    disabled_at=NOW + timedelta(seconds=1),
 )
 PLAIN = Subscription("1", "https://plain.example/", revision="r0")
 
@@ -177,7 +177,7 @@ def test_a_pattern_stands_for_the_topics_of_its_prefix(topics: set[str], wanted:
     assert {topic for topic in every if subscription.wants(topic)} == wanted
 
 
-@pytest.mark.parametrize("state", [SubscriptionState.ACTIVE, SubscriptionState.DELETED])
+@pytest.mark.parametrize("state", list(SubscriptionState))
 async def test_one_whose_key_is_missing_is_held_and_stops_no_other(
     request: pytest.FixtureRequest, state: SubscriptionState
 ) -> None:
@@ -197,10 +197,18 @@ async def test_one_whose_key_is_missing_is_held_and_stops_no_other(
 
         assert found[:2] == [CONFIGURED, PLAIN]
         assert (found[2].url, found[2].secrets) == ("", RequestSecrets())
-        is_held = state is SubscriptionState.ACTIVE
-        assert found[2].state is (SubscriptionState.PAUSED if is_held else state)
+        assert found[2].state is state
+        assert "MDM_SECRET_KEY" in str(found[2].unreadable)
+        assert found[2].is_held is (state is not SubscriptionState.DELETED)
         assert [each["subscription"] for each in logged if each["event"] == "webhook_held"] == ["2"]
-        with pytest.raises(CannotDecrypt):
-            await subscriptions.get("2")
+        assert await subscriptions.get("2") == found[2]
+
+        changed = replace(found[2], name="changed", revision="r2")
+        assert await subscriptions.change(changed, "r1")
+        kept = replace(FULL, name="changed", revision="r2", state=state)
+        assert await MongoSubscriptions(database, former).get("2") == kept
+        stored = await database.collection("webhooks").find_one({"_id": "2"})
+        assert stored is not None
+        assert "unreadable" not in stored
     finally:
         await database.close()

@@ -138,7 +138,7 @@ class Retries:
                 ready.append((queues, queue))
 
     def _forget_removed(self, now: float) -> None:
-        """Look soon at what waits for subscriptions that are gone, and forget those of which nothing waits."""
+        """Look soon at what waits for subscriptions that are gone; forget those of which nothing waits."""
         if now < self._forgot_at + _FORGETS_EVERY.total_seconds():
             return
         self._forgot_at = now

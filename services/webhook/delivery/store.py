@@ -137,18 +137,25 @@ class DeliveryStore:
         return [None] * len(deliveries)
 
     async def _load_all(self, ids: list[str]) -> Sequence[Event | Exception | None]:
-        try:
-            async with asyncio.timeout(_DEADLINE.total_seconds()):
-                found = await self._journal.read(ids)
-        except (CannotDecrypt, OfNewerVersion) as exc:
-            # Only the reads of that one fail; its delivery queue waits.
-            if len(ids) == 1:
-                encrypted = isinstance(exc, CannotDecrypt)
-                name = "secret_cannot_be_opened" if encrypted else "event_of_newer_version"
-                log.error(name, reason=str(exc))
-                return [exc]
-            return [(await self._load_all([event_id]))[0] for event_id in ids]
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
+            found = await read_apart(self._journal, ids)
         return [found.get(event_id) for event_id in ids]
+
+
+async def read_apart(journal: Journal, ids: Sequence[str]) -> dict[str, Event | Exception]:
+    """The events of these that are in the journal. One that cannot be read is its error."""
+    try:
+        return dict(await journal.read(ids))
+    except (CannotDecrypt, OfNewerVersion) as exc:
+        if len(ids) == 1:
+            is_encrypted = isinstance(exc, CannotDecrypt)
+            name = "secret_cannot_be_opened" if is_encrypted else "event_of_newer_version"
+            log.error(name, reason=str(exc))
+            return {ids[0]: exc}
+    found: dict[str, Event | Exception] = {}
+    for event_id in ids:
+        found |= await read_apart(journal, [event_id])
+    return found
 
 
 async def retry_dead_letters(

@@ -5,7 +5,6 @@ An outage is noted in the record after an hour, so its count goes on after a res
 subscriber takes an event after its beginning ends it. A replica notes an outage once an hour at most.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,31 +23,17 @@ NOTED_AFTER = timedelta(hours=1)
 _NOTED_AT_MOST = 2 * NOTED_AFTER
 NOTHING_TAKEN = "took no event for 5 days"
 
-OnDisabled = Callable[[Subscription], Awaitable[None]]
-"""Called with a subscription that was disabled just now."""
-
-
-async def tell_nobody(subscription: Subscription) -> None:
-    """A log line is all there is."""
-
 
 class Disabling:
-    def __init__(
-        self,
-        subscriptions: Subscriptions,
-        clock: Clock,
-        ids: Ids,
-        on_disabled: OnDisabled = tell_nobody,
-    ) -> None:
+    def __init__(self, subscriptions: Subscriptions, clock: Clock, ids: Ids) -> None:
         self._subscriptions = subscriptions
         self._clock = clock
         self._ids = ids
-        self._on_disabled = on_disabled
         self._noted_at: dict[str, float] = {}
 
     async def __call__(self, subscription: Subscription, endpoint: Endpoint) -> None:
         """Look at one subscription, as it was just read, and at what this process has seen of it."""
-        if subscription.is_configured or subscription.state is not SubscriptionState.ACTIVE:
+        if subscription.is_configured or subscription.is_held:
             return
         now, since = self._clock.now(), subscription.failing_since
         if endpoint.is_gone:
@@ -70,19 +55,19 @@ class Disabling:
             await self._change(subscription, failing_since=since)
 
     async def _disable(self, subscription: Subscription, reason: str) -> None:
-        disabled = await self._change(
+        now = self._clock.now()
+        is_disabled = await self._change(
             subscription,
             state=SubscriptionState.DISABLED,
             state_reason=reason,
             failing_since=None,
-            changed_at=self._clock.now(),
+            changed_at=now,
+            disabled_at=now,
         )
-        if disabled is not None:
+        if is_disabled:
             log.warning("subscription_disabled", subscription=subscription.id, reason=reason)
-            await self._on_disabled(disabled)
 
-    async def _change(self, subscription: Subscription, **changes: Any) -> Subscription | None:
-        """None: it was changed since it was read, and is looked at again."""
+    async def _change(self, subscription: Subscription, **changes: Any) -> bool:
+        """False: it was changed since it was read, and is looked at again."""
         wanted = replace(subscription, revision=self._ids.new(), **changes)
-        changed = await self._subscriptions.change(wanted, subscription.revision)
-        return wanted if changed else None
+        return await self._subscriptions.change(wanted, subscription.revision)

@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 
 from services.webhook.delivery.filters import Filters
-from services.webhook.delivery.store import retry_dead_letters
+from services.webhook.delivery.store import read_apart, retry_dead_letters
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.event import Event
@@ -143,8 +143,9 @@ class ReplayWorker:
         if choice.event_ids:
             done = int(replay.position or 0)
             ids = choice.event_ids[done : done + FEW]
-            events = list((await self.journal.read(ids)).values())
-            return _Step(str(done + FEW), events, is_last=done + FEW >= len(choice.event_ids))
+            found = await read_apart(self.journal, ids)
+            named = [each for each in found.values() if isinstance(each, Event)]
+            return _Step(str(done + FEW), named, is_last=done + FEW >= len(choice.event_ids))
         if choice.device is not None:
             return await self._next_of_device(choice, int(replay.position or choice.since))
         since = from_nanoseconds(int(replay.position or choice.since))
@@ -157,11 +158,11 @@ class ReplayWorker:
             if choice.since <= each.created_at < choice.until
             and _is_wanted(choice, subscription, each.topic or "")
         ]
-        found: Sequence[Event | Journaled] = chosen
+        wanted: Sequence[Event | Journaled] = chosen
         if subscription.filters:
-            found = await self._read(chosen)
+            wanted = await self._read(chosen)
         is_last = len(page) < PAGE and settled >= end
-        return _Step(str(nanoseconds(following)), found, is_last)
+        return _Step(str(nanoseconds(following)), wanted, is_last)
 
     async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
         device = choice.device or ""
@@ -171,11 +172,13 @@ class ReplayWorker:
         is_last = len(page) < FEW and is_settled
         return _Step(str(page[-1].created_at + 1 if page else since), events, is_last)
 
-    async def _read(self, journaled: Sequence[Journaled]) -> list[Event]:
-        found: list[Event] = []
+    async def _read(self, journaled: Sequence[Journaled]) -> list[Event | Journaled]:
+        """What cannot be read stays as it is, and waits in its delivery queue."""
+        found: dict[str, Event | Exception] = {}
         for chunk in chunked([each.id for each in journaled], FEW):
-            found += (await self.journal.read(chunk)).values()
-        return found
+            found |= await read_apart(self.journal, chunk)
+        kept = [(found[each.id], each) for each in journaled if each.id in found]
+        return [event if isinstance(event, Event) else each for event, each in kept]
 
     async def _store(
         self, replay: Replay, subscription: Subscription, events: Sequence[Event | Journaled]
@@ -184,8 +187,10 @@ class ReplayWorker:
         queues: dict[DeliveryQueueKey, list[Delivery]] = defaultdict(list)
         now = to_milliseconds(self.clock.now())
         for event in sorted(events, key=lambda each: each.created_at):
-            if isinstance(event, Event) and not await self._fits(
-                replay.choice, subscription, event
+            if not _is_wanted(replay.choice, subscription, event.topic or ""):
+                continue
+            if isinstance(event, Event) and not await self.filters.pass_event(
+                subscription.filters, event
             ):
                 continue
             device = event.key.device if isinstance(event, Event) else event.device or ""
@@ -208,10 +213,6 @@ class ReplayWorker:
                 await self.deliveries.store(chunk)
             queues = defaultdict(list, {key: left for key, left in queues.items() if left})
         return count
-
-    async def _fits(self, choice: ReplayChoice, subscription: Subscription, event: Event) -> bool:
-        is_wanted = _is_wanted(choice, subscription, event.topic.value)
-        return is_wanted and await self.filters.pass_event(subscription.filters, event)
 
     async def _activate(self, id: str) -> None:
         while True:

@@ -45,7 +45,7 @@ class SubscriptionOut(TypedDict):
         one_of(state for state in SubscriptionState if state is not SubscriptionState.DELETED),
         about("In all but `active` its events wait.", "active"),
     ]
-    state_reason: Annotated[NoText, about("Why the server disabled it.")]
+    state_reason: Annotated[NoText, about("Why the server disabled or holds it.")]
     topics: Annotated[list[str], like(["mdm.*"])]
     filters: FiltersOut
     headers: Annotated[list[str], about("The names of its headers.", ["X-Tenant"])]
@@ -82,6 +82,10 @@ class SubscriptionList(TypedDict):
 
 
 def subscription_out(subscription: Subscription) -> SubscriptionOut:
+    state, reason = subscription.state, subscription.state_reason
+    if subscription.unreadable is not None:
+        state = SubscriptionState.PAUSED if state is SubscriptionState.ACTIVE else state
+        reason = subscription.unreadable
     limits, form, filters = subscription.limits, subscription.form, subscription.filters
     secrets, schedule = subscription.secrets, limits.retry_schedule
     starts_at = subscription.starts_at
@@ -90,8 +94,8 @@ def subscription_out(subscription: Subscription) -> SubscriptionOut:
         "origin": CONFIGURATION if subscription.is_configured else API,
         "name": subscription.name,
         "url": without_credentials(subscription.url),
-        "state": subscription.state.value,
-        "state_reason": subscription.state_reason,
+        "state": state.value,
+        "state_reason": reason,
         "topics": sorted(subscription.topics),
         "filters": {
             "enrollment_ids": sorted(filters.enrollments),

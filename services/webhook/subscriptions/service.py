@@ -135,7 +135,8 @@ class SubscriptionService:
         def resumed(subscription: Subscription) -> Subscription:
             if subscription.state is SubscriptionState.PREPARING:
                 return subscription
-            return replace(subscription, state=SubscriptionState.ACTIVE, state_reason=None)
+            active = replace(subscription, state=SubscriptionState.ACTIVE, state_reason=None)
+            return replace(active, disabled_at=None)
 
         return await self._edit(id, resumed)
 
@@ -146,15 +147,18 @@ class SubscriptionService:
             state = SubscriptionState.DELETED
             return replace(subscription, state=state, secrets=RequestSecrets())
 
-        await self._edit(id, deleted)
+        await self._edit(id, deleted, needs_secrets=False)
         log.info("webhook_deleted", subscription=id)
 
-    async def _edit(self, id: str, edit: Edit) -> Subscription:
-        """Raises NotFound, and Conflict for the configured one and where others are always faster."""
+    async def _edit(self, id: str, edit: Edit, *, needs_secrets: bool = True) -> Subscription:
+        """Raises NotFound, and Conflict for the configured one, for one that cannot be read, and where others
+        are always faster."""
         for _ in range(_TRIES):
             found = await self.get(id)
             if found.is_configured:
                 raise Conflict("MDM_WEBHOOK_URL makes this webhook: change that setting instead")
+            if needs_secrets and found.unreadable is not None:
+                raise Conflict(f"{found.unreadable}: bring that key back, or delete this webhook")
             wanted = edit(found)
             if wanted == found:
                 return found

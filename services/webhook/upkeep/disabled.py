@@ -1,8 +1,9 @@
 """The event of a subscription that the server disabled.
 
 Promises: it is journaled, and published until it is safe, by the replica that serves its partition; its id
-and bytes follow from the subscription's record, so every replica and every repetition makes the same one. No
-write notes that it is safe, so a replica that takes the partition within REPEATED_FOR repeats it.
+follows from when it was disabled, and its bytes are those in the journal, so a repetition is the same,
+whatever a client changed meanwhile. No write notes that it is safe, so a replica that takes the partition
+within REPEATED_FOR repeats it.
 """
 
 from dataclasses import dataclass, field
@@ -13,9 +14,8 @@ import orjson
 from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
-from shared.concurrency.publishing import publish_safely
+from shared.concurrency.publishing import journal_behind, publish_safely
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import StoreUnavailable
 from shared.domain.event import FACTS_VERSION, Event, Topic, derived_id
 from shared.domain.subscription import Subscription, SubscriptionState
 from shared.ports.clock import Clock
@@ -38,7 +38,7 @@ class DisabledEvents:
     share: Share
     clock: Clock
     _safe: set[str] = field(default_factory=set)
-    """Subscriptions whose event is safe, while they are disabled."""
+    """Ids of events that are safe, while their subscriptions are disabled."""
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("webhook_disabled", self.look, PACE, waits="webhook_disabled_waits")
@@ -48,22 +48,22 @@ class DisabledEvents:
         if Topic.WEBHOOK_DISABLED not in self.wanted.now:
             return
         found = await self.subscriptions.all()
-        disabled = {each.id: each for each in found if each.state is SubscriptionState.DISABLED}
-        self._safe.intersection_update(disabled)
+        disabled = [each for each in found if each.state is SubscriptionState.DISABLED]
+        events = {event.id: event for event in map(disabled_event, disabled)}
+        self._safe.intersection_update(events)
         since = nanoseconds(self.clock.now() - REPEATED_FOR)
-        for id_, subscription in disabled.items():
-            event = disabled_event(subscription)
+        for id_, event in events.items():
             is_ours = event.key.partition in self.share.partitions
             if is_ours and id_ not in self._safe and event.created_at > since:
-                if not all(await self.journal.append([event])):
-                    raise StoreUnavailable("the journal did not take the event of a subscription")
-                await publish_safely(self.publisher, [event])
+                journaled = await journal_behind(self.journal, [event], {}, self.journal.term)
+                await publish_safely(self.publisher, journaled)
                 self._safe.add(id_)
 
 
 def disabled_event(subscription: Subscription) -> Event:
     """It has no device: its partition is that of `webhook:ID`, which no device has for an id."""
-    at = nanoseconds(subscription.changed_at or EPOCH)
+    # A former version noted no `disabled_at`.
+    at = nanoseconds(subscription.disabled_at or subscription.changed_at or EPOCH)
     name = f"webhook:{subscription.id}"
     facts = {
         "version": FACTS_VERSION,

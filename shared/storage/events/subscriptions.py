@@ -5,7 +5,6 @@ The subscription `config`, of MDM_WEBHOOK_URL, is not stored: a changed setting 
 on. Former versions read another collection, `subscriptions`, which nothing ever filled."""
 
 from collections.abc import Collection as Names
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -73,7 +72,7 @@ class MongoSubscriptions:
         if id == CONFIG_SUBSCRIPTION:
             return next(iter(self._configured), None)
         found = await self._documents.find_one({"_id": id})
-        return self._decode(found) if found else None
+        return self._decode_or_hold(found) if found else None
 
     async def add(self, subscription: Subscription) -> None:
         await self._documents.insert_one(self._encode(subscription))
@@ -109,7 +108,10 @@ class MongoSubscriptions:
             "hmac_key": secrets.hmac_key,
             "signing": [[s.value, rfc3339_or_null(s.expires_at)] for s in secrets.signing],
         }
-        return fields_of(subscription) | {
+        fields = fields_of(subscription)
+        if fields.pop("unreadable"):
+            return {name: value for name, value in fields.items() if name not in (URL, SECRETS)}
+        return fields | {
             URL: self._encrypted(subscription.id, URL, subscription.url.encode()),
             SECRETS: self._encrypted(subscription.id, SECRETS, orjson.dumps(private)),
         }
@@ -129,10 +131,9 @@ class MongoSubscriptions:
             return self._decode(document)
         except CannotDecrypt as exc:
             log.error("webhook_held", subscription=document["_id"], reason=str(exc))
-            held = record(Subscription, document, url="", secrets=RequestSecrets())
-            if held.state is not SubscriptionState.ACTIVE:
-                return held
-            return replace(held, state=SubscriptionState.PAUSED, state_reason=str(exc))
+            return record(
+                Subscription, document, url="", secrets=RequestSecrets(), unreadable=str(exc)
+            )
 
     def _encrypted(self, id: str, name: str, value: bytes) -> bytes:
         return self._keyring.encrypt(value, encryption_context(NAME, id, name))

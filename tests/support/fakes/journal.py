@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 
 from shared.domain.command import QueueEntry
-from shared.domain.errors import TooLarge
+from shared.domain.errors import CannotDecrypt, TooLarge
 from shared.domain.event import Event, Topic
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended, Journaled, WriterRecord
@@ -23,6 +23,8 @@ class FakeJournal:
         self.before = before
         self.events: dict[str, Event] = {}
         self.term: object = "first"
+        self.unreadable: set[str] = set()
+        """Ids of events whose key is missing."""
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
         await self.before("append")
@@ -35,6 +37,8 @@ class FakeJournal:
 
     async def read(self, ids: Collection[str]) -> dict[str, Event]:
         await self.before("read")
+        if not self.unreadable.isdisjoint(ids):
+            raise CannotDecrypt("no key")
         return {i: self.events[i] for i in ids if i in self.events}
 
     async def stored(self, ids: Collection[str]) -> dict[str, int]:

@@ -25,14 +25,10 @@ class World:
         self.clock, self.ids = FakeClock(), FakeIds()
         self.subscriptions = FakeSubscriptions(subscription)
         self.id = subscription.id
-        self.told: list[Subscription] = []
 
     @property
     def stored(self) -> Subscription:
         return self.subscriptions.stored[self.id]
-
-    async def tell(self, subscription: Subscription) -> None:
-        self.told.append(subscription)
 
 
 class Process:
@@ -40,7 +36,7 @@ class Process:
         self.world = world
         self.endpoint = Endpoint(world.id, world.clock)
         self.endpoint.follow(world.stored, 1.0)
-        self.disabling = Disabling(world.subscriptions, world.clock, world.ids, world.tell)
+        self.disabling = Disabling(world.subscriptions, world.clock, world.ids)
 
     async def look(self) -> None:
         self.endpoint.follow(self.world.stored, 1.0)
@@ -64,13 +60,12 @@ def world() -> World:
     return World()
 
 
-async def test_410_disables_at_once_and_tells(world: World) -> None:
+async def test_410_disables_at_once(world: World) -> None:
     await Process(world).hear(GONE)
 
     assert world.stored.state is SubscriptionState.DISABLED
     assert world.stored.state_reason == "answered 410"
-    assert world.stored.changed_at == world.clock.now()
-    assert world.told == [world.stored]
+    assert world.stored.changed_at == world.stored.disabled_at == world.clock.now()
 
 
 async def test_five_days_of_failures_only_disable(world: World) -> None:
@@ -82,7 +77,7 @@ async def test_five_days_of_failures_only_disable(world: World) -> None:
     assert before is SubscriptionState.ACTIVE
     assert world.stored.state is SubscriptionState.DISABLED
     assert "5 days" in (world.stored.state_reason or "")
-    assert len(world.told) == 1
+    assert world.stored.failing_since is None
 
 
 async def test_the_days_are_counted_over_restarts(world: World) -> None:
@@ -111,7 +106,6 @@ async def test_one_success_begins_the_count_anew(world: World) -> None:
     await process.fail_for(DISABLED_AFTER - HOUR)
 
     assert world.stored.state is SubscriptionState.ACTIVE
-    assert not world.told
 
 
 async def test_a_success_of_another_replica_ends_the_count(world: World) -> None:
@@ -168,9 +162,11 @@ async def test_of_two_replicas_one_disables(world: World) -> None:
     one.endpoint.heard(GONE, ["MAC"])
     two.endpoint.heard(GONE, ["PAD"])
     await one.disabling(as_read, one.endpoint)
+    first = world.stored
     await two.disabling(as_read, two.endpoint)
 
-    assert len(world.told) == 1
+    assert first.state is SubscriptionState.DISABLED
+    assert world.stored is first
 
 
 async def test_a_410_of_before_a_change_does_not_disable_again(world: World) -> None:
@@ -193,7 +189,7 @@ async def test_a_change_by_api_is_never_undone(world: World) -> None:
     await process.disabling(as_read, process.endpoint)
 
     assert world.stored.name == "new"
-    assert not world.told
+    assert world.stored.state is SubscriptionState.ACTIVE
 
 
 @pytest.mark.parametrize("outcome", [GONE, REFUSED])
@@ -222,4 +218,23 @@ async def test_a_replica_that_alone_is_cut_off_for_days_disables_nothing(world: 
         await cut_off.look()
         world.clock.advance(HOUR)
 
-    assert world.told == []
+    assert world.stored.state is SubscriptionState.ACTIVE
+
+
+async def test_one_that_cannot_be_read_is_not_disabled(world: World) -> None:
+    world.subscriptions.stored["s"] = replace(SUBSCRIPTION, unreadable="its key is missing")
+    await Process(world).hear(GONE)
+
+    assert world.stored.state is SubscriptionState.ACTIVE
+
+
+async def test_a_new_process_that_finds_a_stored_410_disables_nothing_before_it_hears_it(
+    world: World,
+) -> None:
+    """It may have been revived by a client since."""
+    process = Process(world)
+    process.endpoint.was_paused()
+    await process.look()
+
+    assert process.endpoint.is_paused
+    assert world.stored.state is SubscriptionState.ACTIVE

@@ -199,6 +199,24 @@ async def test_an_event_that_leaves_the_journal_meanwhile_passes_no_filter() -> 
     assert world.events() == []
 
 
+async def test_an_event_that_cannot_be_read_stops_no_replay() -> None:
+    """It waits in its delivery queue where its topic is known, whatever the filters, and is left out else."""
+    filtered = replace(STORED, filters=EventFilters(frozenset({"MAC"})))
+    for asked in ({"since": ""}, {"device": "MAC"}, {"event_ids": []}):
+        world = World(filtered)
+        events = [await world.event(HOUR / number) for number in range(2, 5)]
+        world.journal.unreadable = {events[1]}
+        by_ids = {"event_ids": events} if "event_ids" in asked else {}
+        replay = await world.replay(**(by_ids or asked | {"since": ago(world, HOUR)}))
+        other = await world.replay(since=ago(world, 2 * HOUR), topics=["mdm.CheckOut"])
+        await world.finish()
+
+        assert (await world.state(replay))[0] == "done"
+        assert (await world.state(other))[0] == "done"
+        is_known = "since" in asked
+        assert world.events() == (events if is_known else [events[0], events[2]])
+
+
 async def test_an_event_that_waits_already_stays_where_it_is() -> None:
     world = World()
     event = await world.event()
@@ -363,3 +381,19 @@ async def test_the_preparation_of_a_subscription_goes_on_after_a_crash_at_its_be
 
     assert world.events() == [event]
     assert world.subscriptions.stored[id].state is SubscriptionState.ACTIVE
+
+
+async def test_one_whose_key_is_missing_is_active_once_its_history_is_stored() -> None:
+    """Its events wait on, until its key is back; the replays of others go on."""
+    world = World(STORED)
+    id = await start_at(world, ago(world, HOUR))
+    lost = replace(world.subscriptions.stored[id], url="", unreadable="no key")
+    world.subscriptions.stored[id] = lost
+    event = await world.event()
+    replay = await world.replay(since=ago(world, HOUR))
+    await world.finish()
+
+    assert world.subscriptions.stored[id].state is SubscriptionState.ACTIVE
+    assert world.subscriptions.stored[id].is_held
+    assert await world.state(replay) == ("done", 1, 1.0)
+    assert {each.id for each in world.stored()} == {f"1:{event}", f"{id}:{event}"}

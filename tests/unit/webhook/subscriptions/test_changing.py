@@ -385,3 +385,42 @@ async def test_an_outage_ends_with_a_change_of_state_or_url_and_no_other(how: st
 
     expected = at if how == "name" else None
     assert api.subscriptions.stored[made["id"]].failing_since == expected
+
+
+@pytest.mark.parametrize("state", [SubscriptionState.ACTIVE, SubscriptionState.DISABLED])
+async def test_one_whose_key_is_missing_is_shown_and_may_be_deleted_and_nothing_else(
+    state: SubscriptionState,
+) -> None:
+    lost = replace(FULL, url="", secrets=RequestSecrets(), state=state, unreadable="no key 3973f7")
+    api = WebhookApi(lost)
+
+    status, shown = await api.ask("GET", "/1")
+    assert (status, shown["url"], shown["state_reason"]) == (200, "", "no key 3973f7")
+    assert shown["state"] == ("paused" if state is SubscriptionState.ACTIVE else "disabled")
+    for method, path, body in (
+        ("PATCH", "/1", {"name": "other"}),
+        ("POST", "/1/pause", None),
+        ("POST", "/1/resume", None),
+        ("POST", "/1/secret", {}),
+    ):
+        status, answer = await api.ask(method, path, body)
+        assert (status, answer["error"]) == (
+            409,
+            "no key 3973f7: bring that key back, or delete this webhook",
+        )
+    assert api.subscriptions.stored["1"] == lost
+    assert (await api.ask("GET", "/1/deliveries"))[0] == 200
+
+    assert (await api.ask("DELETE", "/1"))[0] == 200
+    assert api.subscriptions.stored["1"].state is SubscriptionState.DELETED
+    assert (await api.ask("GET", "/1"))[0] == 404
+
+
+async def test_a_resume_ends_what_was_noted_of_its_end() -> None:
+    at = WebhookApi().clock.now()
+    api = WebhookApi(replace(FULL, state=SubscriptionState.DISABLED, disabled_at=at))
+    await api.change("1", name="renamed")
+    renamed = api.subscriptions.stored["1"].disabled_at
+    await api.ask("POST", "/1/resume")
+
+    assert (renamed, api.subscriptions.stored["1"].disabled_at) == (at, None)

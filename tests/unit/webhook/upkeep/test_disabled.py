@@ -11,6 +11,7 @@ from services.webhook.upkeep.disabled import REPEATED_FOR, DisabledEvents, disab
 from shared.domain.errors import BrokerUnavailable
 from shared.domain.subscription import Subscription, SubscriptionState
 from shared.messaging.envelope import event_json
+from shared.times import nanoseconds
 from tests.support.fakes.clock import START, FakeClock
 from tests.support.fakes.journal import Confirm, FakeJournal, FakePublisher
 from tests.support.fakes.subscriptions import FakeSubscriptions
@@ -22,6 +23,7 @@ GONE = Subscription(
     state=SubscriptionState.DISABLED,
     state_reason="answered 410",
     changed_at=START,
+    disabled_at=START,
 )
 
 
@@ -106,8 +108,31 @@ async def test_one_that_is_disabled_again_has_another_event() -> None:
     await rig.look(replica)
     rig.subscriptions.stored["2"] = replace(GONE, state=SubscriptionState.ACTIVE)
     await rig.look(replica)
-    rig.subscriptions.stored["2"] = replace(GONE, changed_at=START + timedelta(minutes=1))
+    rig.subscriptions.stored["2"] = replace(GONE, disabled_at=START + timedelta(minutes=1))
 
     await rig.look(replica)
 
     assert len({event.id for event in rig.publisher.published}) == 2
+
+
+async def test_a_change_by_a_client_makes_no_second_one() -> None:
+    """Nor does it change the bytes, though a process that never saw the former name repeats it."""
+    rig = Rig(GONE)
+    replica = rig.replica()
+    await rig.look(replica)
+    changed_at = START + timedelta(minutes=1)
+    rig.subscriptions.stored["2"] = replace(GONE, name="renamed", changed_at=changed_at)
+    await rig.look(replica)
+    once = len(rig.publisher.published)
+    await rig.look(rig.replica())
+
+    assert once == 1
+    assert len({event_json(event) for event in rig.publisher.published}) == 1
+
+
+async def test_one_that_a_former_version_disabled_has_its_event_too() -> None:
+    rig = Rig(replace(GONE, disabled_at=None))
+
+    await rig.look(rig.replica())
+
+    assert [event.created_at for event in rig.publisher.published] == [nanoseconds(START)]
