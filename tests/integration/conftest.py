@@ -1,4 +1,4 @@
-"""The whole server of a test module, whose tests run on its loop; and a store for a single process."""
+"""The whole server of a test module, whose tests run on its loop; a store for one process; the brokers."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -8,10 +8,13 @@ import pytest
 import pytest_asyncio
 
 from shared.concurrency.clock import SystemClock
+from shared.messaging.memory.broker import LocalBroker
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.storage.database import Database
 from shared.storage.enrollments import store as enrollments
 from shared.storage.queue import documents as entry_documents
 from shared.storage.sqlite import open_database
+from tests.conftest import remove_topology
 from tests.integration.whole import Whole, whole_server
 
 
@@ -29,3 +32,18 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.ensure(entry_documents.indexes(timedelta(days=30)))
     yield opened
     await opened.close()
+
+
+@pytest_asyncio.fixture(params=["local", pytest.param("rabbit", marks=pytest.mark.real)])
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[LocalBroker | RabbitBroker]:
+    """Each of the two brokers."""
+    made: LocalBroker | RabbitBroker
+    if request.param == "local":
+        made = LocalBroker(clock=SystemClock())
+    else:
+        url = request.getfixturevalue("rabbit").url
+        await remove_topology(url)
+        made = RabbitBroker(url, clock=SystemClock())
+    await made.start()
+    yield made
+    await made.close()

@@ -35,7 +35,6 @@ from shared.storage.queue import documents as entry_documents
 from shared.storage.queue.expiries import MongoExpiries
 from shared.storage.queue.store import MongoCommandQueue
 from shared.telemetry.metrics import Metrics
-from tests.conftest import remove_topology
 from tests.contract.stores import KEYRING
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.subscriptions import FakeSubscriptions
@@ -83,20 +82,6 @@ class Share:
 
     async def leave(self) -> None:
         return None
-
-
-@pytest.fixture(params=["local", pytest.param("rabbit", marks=pytest.mark.real)])
-async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
-    made: Broker
-    if request.param == "local":
-        made = LocalBroker(clock=CLOCK)
-    else:
-        url = request.getfixturevalue("rabbit").url
-        await remove_topology(url)
-        made = RabbitBroker(url, clock=CLOCK)
-    await made.start()
-    yield made
-    await made.close()
 
 
 @dataclass
@@ -160,8 +145,10 @@ async def world(database: Database, broker: Broker) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def webhook(database: Database, broker: Broker, url: str) -> AsyncIterator[None]:
-    given = {"webhook_url": url, "webhook_extra_topics": f"{TOPIC},{SUPERSEDED}"}
+async def webhook(
+    database: Database, broker: Broker, url: str, topics: Sequence[str] = (TOPIC, SUPERSEDED)
+) -> AsyncIterator[None]:
+    given = {"webhook_url": url, "webhook_extra_topics": ",".join(topics)}
     adapters = Adapters(
         stores=Stores(database, KEYRING),
         broker=broker,

@@ -179,7 +179,7 @@ async def test_a_command_that_could_not_be_sent_all_the_time_makes_no_silence(
 
 
 SEEN = Quarantine(START, START, QuarantineReason.EXPIRED, DeviceCertificate("other"))
-NOT_SERVED = {
+NOT_SERVED: dict[str, dict[str, Any]] = {
     "blocked": {"blocked": True},
     "quarantined": {"quarantine": SEEN},
     "checked out": {"status": EnrollmentStatus.CHECKED_OUT},
