@@ -131,7 +131,8 @@ class Stack:
             mongodb = f"mongodb://127.0.0.1:{ports['store']}/macromdm"
             first.append(parts.store(RUN / "store", ports["store"]))
         settings = service_settings(listen, mongodb, amqp)
-        leave_private(ENVIRONMENT, "".join(f"{k}='{v}'\n" for k, v in settings.items()))
+        for_commands = {**settings, "MDM_HTTP": listen}
+        leave_private(ENVIRONMENT, "".join(f"{k}='{v}'\n" for k, v in for_commands.items()))
         for part in first:
             self._add([part])
         self._add(parts.service(name, settings) for name in parts.SERVICES)

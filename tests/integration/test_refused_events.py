@@ -1,9 +1,7 @@
 """A receiver that cannot take the events of one device, on real processes, a real broker and store."""
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from shared.storage.mongo import Mongo
 from tests.contract.stores import KEYRING
 from tests.integration.test_webhook import CLOCK, assert_in_order, event, until
 from tests.support.harness.sink import Behaviour, Sink
-from tests.support.harness.system import API_KEY, ServiceProcess
+from tests.support.harness.system import ServiceProcess, deliveries_command
 
 BAD, GOOD = "bad", "good"
 SCHEDULE = "1 s, 1 s, 1 s, 1 s, 1 s, 1 h"
@@ -33,7 +31,6 @@ class Stage:
     broker: RabbitBroker
     sink: Sink
     process: ServiceProcess
-    settings: Mapping[str, str]
     made: dict[str, list[str]] = field(default_factory=dict)
     refuses: bool = True
 
@@ -56,22 +53,7 @@ class Stage:
             await asyncio.sleep(0.5)
 
     async def command(self, *arguments: str) -> str:
-        """What `python -m services deliveries` says."""
-        running = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services", "deliveries", *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": os.getcwd(),
-                "MDM_API_KEY": API_KEY,
-                "MDM_HTTP": self.process.url.removeprefix("http://"),
-            },
-        )
-        async with asyncio.timeout(60):
-            said, _ = await running.communicate()
-        assert running.returncode == 0, said
-        return said.decode()
+        return await deliveries_command(self.process, *arguments)
 
     def logged(self, name: str) -> list[dict[str, Any]]:
         lines = (line for line in self.process.output().splitlines() if line.startswith("{"))
@@ -96,7 +78,7 @@ async def stage_on(folder: Path, mongodb_url: str, amqp_url: str) -> AsyncIterat
             "MDM_WEBHOOK_RETRY_SCHEDULE": SCHEDULE,
         }
         process = ServiceProcess("webhook", folder, settings)
-        stage = Stage(database, broker, sink, process, settings)
+        stage = Stage(database, broker, sink, process)
         sink.script = stage.answer
         try:
             await asyncio.to_thread(process.start)

@@ -12,6 +12,7 @@ from standardwebhooks import Webhook
 from shared.times import rfc3339
 from tests.integration.whole import Whole, whole_server
 from tests.support.harness.sink import Arrival, Sink
+from tests.support.harness.system import deliveries_command
 
 SOON = 20.0
 REPLAYED = 60.0
@@ -110,15 +111,18 @@ async def test_events_of_a_day_come_again_with_a_header_that_says_so(
     made = await ask(server, "POST", "", {"name": "later", "url": receiver.url})
     since = rfc3339(datetime.now(UTC) - timedelta(days=1))
 
-    replay = await ask(server, "POST", f"/{made['id']}/replay", {"since": since})
-    await reached(server, f"/{made['id']}/replays/{replay['id']}", "done")
+    started = await deliveries_command(server.process, "replay", made["id"], "--since", since)
+    replay = started.split()[0]
+    await reached(server, f"/{made['id']}/replays/{replay}", "done")
     await until(lambda: len(receiver.taken) == 6)
+    [listed] = (await deliveries_command(server.process, "replays", made["id"])).splitlines()
+    assert listed.startswith(f"{replay}  state=done  stored=6  progress=100%")
 
     for device in devices:
         arrivals = events_of(receiver, device.id)
         assert topics(arrivals) == ["mdm.Authenticate", "mdm.TokenUpdate"]
         headers = {name.lower(): value for each in arrivals for name, value in each.headers.items()}
-        assert headers["x-macromdm-replay"] == replay["id"]
+        assert headers["x-macromdm-replay"] == replay
     originals = {each.event_id: each.body for each in server.sink.taken}
     assert {each.event_id: each.body for each in receiver.taken} == originals
 

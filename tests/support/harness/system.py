@@ -3,6 +3,7 @@
 A `ServiceProcess` keeps its ports over restarts, as a pod keeps its name.
 """
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -123,6 +124,25 @@ class ServiceProcess(Server):
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
+
+
+async def deliveries_command(process: ServiceProcess, *arguments: str) -> str:
+    """What `python -m services deliveries` says, by the API of this process."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services", "deliveries", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
+            "MDM_API_KEY": API_KEY,
+            "MDM_HTTP": process.url.removeprefix("http://"),
+        },
+    )
+    async with asyncio.timeout(60):
+        said, _ = await running.communicate()
+    assert running.returncode == 0, said
+    return said.decode()
 
 
 @dataclass
