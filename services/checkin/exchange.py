@@ -13,11 +13,21 @@ from shared.domain.binding import Binding
 from shared.domain.command import Command, QueueEntry
 from shared.domain.enrollment import Enrollment
 from shared.domain.errors import MdmError, Refused
-from shared.domain.event import Event
+from shared.domain.event import Event, Topic
 from shared.domain.identity import DeviceCertificate
 from shared.domain.outbox import OutboxEvent
 from shared.ports.certificates import IssuedCertificate
 from shared.telemetry.metrics import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """An event that follows from a message, without its number and its time."""
+
+    id: str
+    topic: Topic
+    facts: Mapping[str, Any]
+    command_uuid: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +67,9 @@ class DeviceExchange:
 
     # journal and broker
     event: Event | None = field(default=None, init=False)
+    answer_read: bytes | None = field(default=None, init=False)
+    """The JSON of a large answer, where an event is to have it."""
+    follows_from_answer: Derived | None = field(default=None, init=False)
     outbox_event: OutboxEvent | None = field(default=None, init=False)
     """The event that the change of this message keeps."""
     unsafe: list[Event] = field(default_factory=list, init=False)

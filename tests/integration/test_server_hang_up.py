@@ -37,6 +37,10 @@ BODY = (
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+async def no_answer(exchange: DeviceExchange) -> None:
+    """No event asks for it."""
+
+
 class Scene:
     """One device, which hangs up, or does not, in the step in which its batch asks whether it is there."""
 
@@ -49,7 +53,7 @@ class Scene:
     def app(self) -> Edge:
         work = HeavyWork("messages")
         devices = DeviceAuthentication(DeviceIdentities([OURS.certificate], SystemClock()), work)
-        routes = router(DeviceRequests(BatchExecutor(self._serve), devices, work, LIMIT))
+        routes = router(DeviceRequests(BatchExecutor(self._serve), devices, no_answer, work, LIMIT))
 
         async def run() -> None: ...
 

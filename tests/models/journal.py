@@ -178,6 +178,8 @@ class Journal:
             is_early = later and not confirmed and not self.follower_waits
             left = taken(after, later[0]) if is_early else after
             yield f"{name_of(r)}: {label}", go_on(left, r, at=at, left=rest)
+            if confirmed and rest:
+                yield f"{name_of(r)}: {label}, late", go_on(left, r, at="mark", left=rest)
 
     def _mark(self, s: State, r: Request) -> Iterator[tuple[str, State]]:
         left = self._marked(s, *r.left)

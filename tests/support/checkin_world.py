@@ -24,6 +24,7 @@ from services.checkin.pipeline.batch import DeviceBatch
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
+from services.checkin.pipeline.device_auth import SMALL_BODY
 from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
 from services.runtime.wanted_topics import WantedTopics
@@ -208,11 +209,18 @@ class Replica:
             ids,
             metrics,
         )
-        derived = DerivedEvents(
+        derived = self.derived = DerivedEvents(
             self.wanted, world.queue, world.identities, self.writer, HeavyWork("large answers")
         )
         events = SteppedEvents(
-            world.journal, self.writer, world.publisher, world.enrollments, derived, ids, metrics
+            world.journal,
+            self.writer,
+            world.publisher,
+            world.enrollments,
+            derived,
+            clock,
+            ids,
+            metrics,
         )
         batch = SteppedBatch(
             authorizer,
@@ -249,7 +257,11 @@ class Replica:
         self._at[step] = die
 
     async def serve(self, *requests: DeviceExchange) -> list[Answer | Exception]:
-        return list(await self.batch.handle([replace(request) for request in requests]))
+        exchanges = [replace(request) for request in requests]
+        for exchange in exchanges:
+            if len(exchange.body) > SMALL_BODY:
+                await self.derived.read(exchange)
+        return list(await self.batch.handle(exchanges))
 
     async def relay_all(self) -> None:
         await self.share.refresh()

@@ -5,15 +5,14 @@ same ids. The event of an answer says what was known when that was journaled. Th
 of its end, is kept in the record of its device by the very write that makes it true, until it is journaled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 from urllib.parse import quote
 
 import orjson
 
-from services.checkin.exchange import DeviceExchange
+from services.checkin.exchange import Derived, DeviceExchange
 from services.checkin.journal.writer import Writer
 from services.checkin.pipeline.commands import STATES
 from services.checkin.pipeline.device_auth import SMALL_BODY
@@ -33,7 +32,7 @@ from shared.times import nanoseconds
 LARGEST_ANSWER = 256 * 1024
 """Bytes of an answer as JSON; the event of a larger one has a link."""
 LARGEST_READ = 512 * 1024
-"""Bytes of a property list that is read for an event: its batch waits meanwhile."""
+"""Bytes of a property list that is read for an event: its device waits meanwhile."""
 MILLISECOND = 10**6
 
 _ANSWERED = {
@@ -62,24 +61,34 @@ class DerivedEvents:
         self._writer = writer
         self._work = work
 
+    async def read(self, exchange: DeviceExchange) -> None:
+        """Read a large answer, before its request goes into a batch, which would wait for that."""
+        status, command_uuid = exchange.handler.result(exchange.message)
+        if command_uuid is None or status is None or len(exchange.body) > LARGEST_READ:
+            return
+        if _ANSWERED[Status(status)] in self.wanted.now:
+            with suppress(Unavailable):
+                exchange.answer_read = await self._work.do(_json_of, exchange.body)
+
     async def look(self, exchanges: Sequence[DeviceExchange]) -> None:
-        """Read the entries on which these connects report, where a subscription asks for that."""
+        """Read the entries on which these connects report, and prepare the events of their answers, where a
+        subscription asks for them."""
         if self.wanted.now.isdisjoint(_ANSWERED.values()):
             return
         ids = {}
         for exchange in exchanges:
             _, command_uuid = exchange.handler.result(exchange.message)
-            if command_uuid is not None:
+            if command_uuid is not None and exchange.error is None:
                 ids[exchange] = entry_id(exchange.message.key.id, command_uuid)
         found = await self._queue.entries_of(set(ids.values())) if ids else {}
         for exchange, id_ in ids.items():
             exchange.reported = found.get(id_)
+            exchange.follows_from_answer = self._of_answer(exchange)
 
-    async def of(self, exchange: DeviceExchange, cause: Event) -> list[Event]:
+    def of(self, exchange: DeviceExchange, cause: Event) -> list[Event]:
         """The events that follow from the message that is about to be journaled as `cause`."""
-        if exchange.device is None or cause.topic is not Topic.CONNECT:
-            return []
-        return await self._answered(exchange, cause)
+        made = exchange.follows_from_answer
+        return [] if made is None else [self._stamped(made, cause)]
 
     def of_changes(self, exchanges: Sequence[DeviceExchange], now: datetime) -> None:
         """Set the events that the changes of journaled messages keep. Each is made from the record as read,
@@ -91,9 +100,9 @@ class DerivedEvents:
 
     def of_outcome(self, exchange: DeviceExchange) -> Event | None:
         """The event of the change that was applied, or of the command that is sent in the answer."""
-        if (kept := exchange.outbox_event) is not None:
-            return self._made(kept.id, kept.topic, exchange.unsafe[-1], kept.facts)
-        return self._sent(exchange)
+        kept = exchange.outbox_event
+        made = self._of_sent(exchange) if kept is None else Derived(kept.id, kept.topic, kept.facts)
+        return None if made is None else self._stamped(made, exchange.unsafe[-1])
 
     async def forget(self, exchanges: Sequence[DeviceExchange]) -> None:
         """Take the events that are journaled now out of the records of these devices. Where that fails, the
@@ -107,7 +116,7 @@ class DerivedEvents:
                 ]
             )
 
-    def _sent(self, exchange: DeviceExchange) -> Event | None:
+    def _of_sent(self, exchange: DeviceExchange) -> Derived | None:
         entry, cause = exchange.next, exchange.event
         is_wanted = Topic.COMMAND_SENT in self.wanted.now
         if not is_wanted or exchange.sent_by is None or entry is None or cause is None:
@@ -118,21 +127,22 @@ class DerivedEvents:
             "attempt": entry.attempts + 1,
         }
         id_ = derived_id(f"{entry.id}\0{exchange.sent_by}", cause.created_at // MILLISECOND)
-        return self._made(id_, Topic.COMMAND_SENT, exchange.unsafe[-1], facts, entry.command_uuid)
+        return Derived(id_, Topic.COMMAND_SENT, facts, entry.command_uuid)
 
-    async def _answered(self, exchange: DeviceExchange, cause: Event) -> list[Event]:
-        entry = exchange.reported
-        if entry is None or cause.status is None:
-            return []
-        status = Status(cause.status)
+    def _of_answer(self, exchange: DeviceExchange) -> Derived | None:
+        entry, (given, _) = exchange.reported, exchange.handler.result(exchange.message)
+        if entry is None or given is None or exchange.device is None:
+            return None
+        status = Status(given)
         topic, state = _ANSWERED[status], STATES[status]
         is_of_past = entry.generation not in (None, exchange.generation)
         late = None if entry.late_answer is None else entry.late_answer.state
         is_repeated = state in (entry.state, late)
         is_asked = topic in self.wanted.now and not is_of_past and not is_repeated
         if not is_asked or entry.handed_at is None:
-            return []
-        answer = await self._answer(exchange.body)
+            return None
+        is_small = len(exchange.body) <= SMALL_BODY
+        answer = _json_of(exchange.body) if is_small else exchange.answer_read
         link = f"/v1/commands/{quote(entry.enrollment)}/{quote(entry.command_uuid, safe='')}"
         facts = {
             "version": FACTS_VERSION,
@@ -143,41 +153,23 @@ class DerivedEvents:
             "answer_url": link if answer is None else None,
         }
         id_ = derived_id(
-            f"{entry.id}\0{entry.order}\0{entry.handed_by}\0{topic}",
+            f"{entry.id}\0{entry.handed_by}\0{topic}",
             nanoseconds(entry.handed_at) // MILLISECOND,
         )
-        return [self._made(id_, topic, cause, facts, entry.command_uuid)]
+        return Derived(id_, topic, facts, entry.command_uuid)
 
-    async def _answer(self, body: bytes) -> bytes | None:
-        """The JSON of an answer. None: it is too large, or cannot be read."""
-        if len(body) <= SMALL_BODY:
-            return _json_of(body)
-        if len(body) > LARGEST_READ:
-            return None
-        try:
-            return await self._work.do(_json_of, body)
-        except Unavailable:
-            return None
-
-    def _made(
-        self,
-        id_: str,
-        topic: Topic,
-        cause: Event,
-        facts: Mapping[str, Any],
-        command_uuid: str | None = None,
-    ) -> Event:
+    def _stamped(self, made: Derived, cause: Event) -> Event:
         """`cause`: the event behind which it comes."""
         number, at = self._writer.stamp(after=cause.created_at)
         return Event(
-            id=id_,
-            topic=topic,
+            id=made.id,
+            topic=made.topic,
             key=cause.key,
             created_at=at,
-            raw_payload=orjson.dumps(dict(facts)),
+            raw_payload=orjson.dumps(dict(made.facts)),
             writer=self._writer.id,
             number=number,
-            command_uuid=command_uuid,
+            command_uuid=made.command_uuid,
         )
 
 

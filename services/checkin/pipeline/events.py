@@ -5,6 +5,7 @@ device, by this process or by another one; a request whose event is not safe get
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import islice
 
 from services.checkin.exchange import DeviceExchange, not_stored
@@ -19,10 +20,14 @@ from shared.domain.errors import (
     Unavailable,
 )
 from shared.domain.event import Event
-from shared.ports.clock import Ids
+from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments, Mark
 from shared.ports.events import Appended, EventPublisher, Journal
 from shared.telemetry.metrics import Metrics
+
+FOLLOWING_WITHIN = timedelta(seconds=0.5)
+"""Later than this, what follows from a message is left to the relay: each publish may take a whole deadline,
+and a request waits for one (rule 9)."""
 
 
 class DeviceEvents:
@@ -33,6 +38,7 @@ class DeviceEvents:
         publisher: EventPublisher,
         enrollments: Enrollments,
         derived: DerivedEvents,
+        clock: Clock,
         ids: Ids,
         metrics: Metrics,
     ) -> None:
@@ -41,6 +47,7 @@ class DeviceEvents:
         self._publisher = publisher
         self._enrollments = enrollments
         self.derived = derived
+        self._clock = clock
         self._ids = ids
         self._metrics = metrics
 
@@ -58,7 +65,7 @@ class DeviceEvents:
             if exchange.event is not None:
                 exchange.unsafe.append(exchange.event)
                 if self.derived.wanted.now:
-                    exchange.unsafe += await self.derived.of(exchange, exchange.event)
+                    exchange.unsafe += self.derived.of(exchange, exchange.event)
         new = {exchange: list(exchange.unsafe) for exchange in exchanges if exchange.unsafe}
         failed = await self._store(new, term)
         for exchange in failed:
@@ -151,7 +158,9 @@ class DeviceEvents:
 
     async def publish(self, exchanges: Sequence[DeviceExchange]) -> list[DeviceExchange]:
         """Publish the events of devices of which no earlier event waits, those of one exchange one after the
-        other; returns the exchanges of which some are not confirmed or had to stay behind (rule 8)."""
+        other, while the broker takes them at once; returns the exchanges of which some are not confirmed or
+        had to stay behind (rule 8)."""
+        until = self._clock.monotonic() + FOLLOWING_WITHIN.total_seconds()
         going = [
             exchange
             for exchange in exchanges
@@ -166,7 +175,7 @@ class DeviceEvents:
             for exchange, is_taken in zip(published, taken, strict=True):
                 if is_taken:
                     del exchange.unsafe[0]
-                    if exchange.unsafe:
+                    if exchange.unsafe and self._clock.monotonic() < until:
                         going.append(exchange)
         return [exchange for exchange in exchanges if exchange.unsafe]
 

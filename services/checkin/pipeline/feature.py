@@ -57,7 +57,9 @@ def pipeline_feature(
         enrollments, stores.issued, stores.audit, quarantine, rules, clock, ids, metrics
     )
     derived = DerivedEvents(adapters.wanted, queue, stores.identities, writer, work)
-    events = DeviceEvents(journal, writer, adapters.publisher, enrollments, derived, ids, metrics)
+    events = DeviceEvents(
+        journal, writer, adapters.publisher, enrollments, derived, clock, ids, metrics
+    )
     changes = EnrollmentChanges(
         enrollments, queue, adapters.push_requests, authorizer, derived, clock
     )
@@ -72,7 +74,7 @@ def pipeline_feature(
         proxy_header=settings.client_cert_header,
         proxies=ClientCertificateHeader(settings.trusted_proxies),
     )
-    requests = DeviceRequests(batches, devices, work, settings.max_body)
+    requests = DeviceRequests(batches, devices, derived.read, work, settings.max_body)
     routes = router(requests)
 
     async def drain() -> None:

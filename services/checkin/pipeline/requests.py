@@ -28,6 +28,8 @@ three times, five with TLS; uvloop twice, three times with TLS (measured)."""
 Scope = MutableMapping[str, Any]
 """A request but for its body, in the form of ASGI."""
 IsConnected = Callable[[], Awaitable[bool]]
+ReadAnswer = Callable[[DeviceExchange], Awaitable[None]]
+"""Reads a large answer for its event, if there is to be one, before its request goes into a batch."""
 Parse = Callable[[bytes], CheckinMessage | Connect]
 _SIGNER = "signer"
 """The key, in the state of a request, of the Signer that `begin` found: `serve` need not verify it again."""
@@ -40,11 +42,13 @@ class DeviceRequests:
         self,
         batches: BatchExecutor[DeviceExchange, Answer],
         devices: DeviceAuthentication,
+        read_answer: ReadAnswer,
         work: HeavyWork,
         max_body: int,
     ) -> None:
         self._batches = batches
         self._devices = devices
+        self._read_answer = read_answer
         self._work = work
         self.max_body = max_body
 
@@ -57,9 +61,11 @@ class DeviceRequests:
         _note_proven(scope, proof[0])
         if len(body) <= SMALL_BODY:
             message = _parsed(parse, body)
-        else:
-            message = await self._work.do(_parsed, parse, body)
-        return await self._submitted(scope, message, body, proof, is_connected)
+            return await self._enqueued(_exchange(scope, message, body, proof, is_connected))
+        message = await self._work.do(_parsed, parse, body)
+        exchange = _exchange(scope, message, body, proof, is_connected)
+        await self._read_answer(exchange)
+        return await self._enqueued(exchange)
 
     def begin(
         self, parse: Parse, scope: Scope, body: bytes, is_gone: Callable[[], bool]
@@ -81,26 +87,29 @@ class DeviceRequests:
             await see_who_hung_up()
             return not is_gone()
 
-        return self._submitted(scope, _parsed(parse, body), body, proof, is_connected)
+        message = _parsed(parse, body)
+        return self._enqueued(_exchange(scope, message, body, proof, is_connected))
 
-    def _submitted(
-        self,
-        scope: Scope,
-        message: CheckinMessage | Connect,
-        body: bytes,
-        proof: Proof,
-        is_connected: IsConnected,
-    ) -> "asyncio.Future[Answer]":
-        exchange = DeviceExchange(
-            message=message,
-            handler=HANDLERS[type(message)],
-            certificate=proof[0],
-            body=body,
-            url_params=_url_params(scope["query_string"]),
-            is_connected=is_connected,
-            signed_at=proof[1],
-        )
-        return self._batches.enqueue(exchange, key=message.key.device)
+    def _enqueued(self, exchange: DeviceExchange) -> "asyncio.Future[Answer]":
+        return self._batches.enqueue(exchange, key=exchange.message.key.device)
+
+
+def _exchange(
+    scope: Scope,
+    message: CheckinMessage | Connect,
+    body: bytes,
+    proof: Proof,
+    is_connected: IsConnected,
+) -> DeviceExchange:
+    return DeviceExchange(
+        message=message,
+        handler=HANDLERS[type(message)],
+        certificate=proof[0],
+        body=body,
+        url_params=_url_params(scope["query_string"]),
+        is_connected=is_connected,
+        signed_at=proof[1],
+    )
 
 
 async def see_who_hung_up() -> None:

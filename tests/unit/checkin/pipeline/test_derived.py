@@ -14,6 +14,7 @@ from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.outbox import KEPT_FOR
 from services.checkin.journal.takeover import STALE_AFTER
 from services.checkin.pipeline.derived import LARGEST_ANSWER, LARGEST_READ
+from services.checkin.pipeline.events import FOLLOWING_WITHIN
 from shared.apple.messages.checkin import CheckOut
 from shared.apple.messages.connect import Status
 from shared.domain.enrollment import EnrollmentStatus
@@ -219,6 +220,66 @@ async def test_an_answer_and_the_next_command_come_in_order() -> None:
     assert sorted(last, key=lambda event: event.created_at) == last
 
 
+async def test_commands_that_are_sent_together_have_events_of_their_own() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    mac, pad = Device(), Device("PAD", "certificate-2")
+    for device in (mac, pad):
+        await device.enroll(replica)
+        await world.enqueue(device.key, "c1")
+
+    await replica.serve(mac.idle(), pad.idle())
+
+    first, second = published(world, Topic.COMMAND_SENT)
+    assert {first.key, second.key} == {mac.key, pad.key}
+
+
+async def test_a_command_that_is_sent_and_whose_device_gets_503_is_not_told() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    mac, pad = Device(), Device("PAD", "certificate-2")
+    await mac.enroll(replica)
+    await replica.serve(pad.authenticate())
+    await world.enqueue(mac.key, "c1")
+    undisturbed = world.enrollments.before
+
+    async def away(operation: str) -> None:
+        if operation == "apply":
+            raise StoreUnavailable("away")
+
+    world.enrollments.before = away
+    answers = await replica.serve(mac.idle(), pad.token_update())
+    world.enrollments.before = undisturbed
+
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 2
+    assert not [e for e in world.journal.events.values() if e.topic is Topic.COMMAND_SENT]
+    await replica.serve(mac.idle())
+    [event] = published(world, Topic.COMMAND_SENT)
+    assert facts(event)["attempt"] == 2
+
+
+async def test_a_command_is_told_each_time_that_it_was_put_off_and_when_it_is_done() -> None:
+    """The clock stands still: nothing but the send and the topic tells the events apart."""
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    await world.enqueue(device.key, "c1")
+
+    for _ in range(2):
+        assert await replica.serve(device.idle()) == [Answer(b"plist-c1")]
+        await replica.serve(device.reports(Status.NOT_NOW, "c1"))
+        await replica.serve(device.reports(Status.NOT_NOW, "c1"))
+    await replica.serve(device.reports(Status.ACKNOWLEDGED, "c1"))
+
+    told = published(world, Topic.COMMAND_NOT_NOW, Topic.COMMAND_ACKNOWLEDGED)
+    assert [event.topic for event in told] == [
+        Topic.COMMAND_NOT_NOW,
+        Topic.COMMAND_NOT_NOW,
+        Topic.COMMAND_ACKNOWLEDGED,
+    ]
+
+
 async def test_what_the_device_did_not_get_is_not_told() -> None:
     world = asking(OURS)
     replica = await world.replica()
@@ -347,6 +408,7 @@ async def test_an_enrollment_is_told_once_by_its_first_token_update() -> None:
         "os_version": None,
     }
     assert not published(world, Topic.DEVICE_REENROLLED)
+    assert world.enrollments.records["MAC"].waiting.count == 0, "it is not made again"
 
 
 async def test_a_device_that_enrolls_again_is_told_as_such() -> None:
@@ -716,6 +778,30 @@ async def test_rule_08_without_a_confirm_all_of_a_message_waits_in_its_order() -
     assert order == sorted(order, key=lambda event: event.created_at)
     assert {event.id for event in order} == world.journal.events.keys()
     assert world.enrollments.records["MAC"].waiting.since is None
+
+
+async def test_rule_09_of_a_slow_broker_a_request_waits_for_one_publish() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    device = Device()
+    await device.enroll(replica)
+    report = await answered(world, replica, device)
+    await world.enqueue(device.key, "c2")
+    before = len(world.publisher.published)
+
+    async def slow(operation: str) -> None:
+        world.clock.advance(FOLLOWING_WITHIN)
+
+    world.publisher.before = slow
+    assert await replica.serve(report) == [Answer(b"plist-c2")]
+    assert [event.topic for event in world.publisher.published[before:]] == [Topic.CONNECT]
+    await replica.relay_all()
+
+    assert [event.topic for event in world.publisher.published[before:]] == [
+        Topic.CONNECT,
+        Topic.COMMAND_ACKNOWLEDGED,
+        Topic.COMMAND_SENT,
+    ]
 
 
 async def test_rule_08_behind_a_backlog_nothing_of_a_message_is_published() -> None:
