@@ -3,13 +3,14 @@
 import argparse
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
-from services.cli.deliveries import DeliveriesCommand, add_arguments
+from services.cli.deliveries import DeliveriesCommand, add_arguments, run
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import BadRequest, Unavailable
+from shared.domain.errors import BadRequest, Misconfigured, Unavailable
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
     Delivery,
@@ -194,3 +195,32 @@ async def test_a_server_that_does_not_answer_is_no_empty_list(status: int | None
     async with httpx.AsyncClient(transport=transport, base_url="http://mdm.example") as http:
         with pytest.raises(Unavailable, match=r"mdm\.example"):
             await said_by(http, "list", "--blocked")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "url"),
+    [
+        ([], {}, "http://127.0.0.1:1"),
+        ([], {"MDM_HTTP": ":1"}, "http://127.0.0.1:1"),
+        (["--server", "http://localhost:1/"], {"MDM_API_KEY": "k" * 32}, "http://localhost:1"),
+    ],
+)
+async def test_it_asks_the_server_of_the_settings_with_the_key_of_the_data_folder(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], url: str
+) -> None:
+    if "MDM_API_KEY" not in environ:
+        (tmp_path / "api-key").write_text("k" * 32 + "\n")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    settings = {"MDM_DATA_DIR": str(tmp_path), "MDM_HTTP": "127.0.0.1:1"} | environ
+
+    with pytest.raises(Unavailable, match=f"no answer from {url}"):
+        await run(parser.parse_args(["list", *arguments]), settings)
+
+
+async def test_without_a_key_it_says_which_setting_is_missing(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    with pytest.raises(Misconfigured, match="MDM_API_KEY"):
+        await run(parser.parse_args(["list"]), {"MDM_DATA_DIR": str(tmp_path)})
