@@ -7,6 +7,9 @@ install_venv dev dev
 bin=$VENV/bin
 failed=()
 
+# Programs in Go are built beside the first checks, which use one core each. What fails is told where it is needed.
+"$bin/python" deploy/local/go_tools.py >/dev/null 2>&1 &
+
 check() {
     local name=$1
     shift

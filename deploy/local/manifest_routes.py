@@ -73,6 +73,21 @@ def route_faults(documents: list[Document]) -> Iterator[str]:
         yield f"the ingresses and the proxy disagree about {path} ({to})"
 
 
+def entrance_faults(documents: list[Document]) -> Iterator[str]:
+    """The API has another entrance than devices, so that it is private."""
+    entrances = [
+        each["spec"].get("ingressClassName", "the default")
+        for each in of_kind(documents, "Ingress")
+    ]
+    entrances += [
+        f"{parent['namespace']}/{parent['name']}"
+        for each in of_kind(documents, "HTTPRoute")
+        for parent in each["spec"]["parentRefs"]
+    ]
+    if len(set(entrances)) != len(entrances):
+        yield f"devices and the API come in by the same entrance: {entrances[0]}"
+
+
 def limit_faults(documents: list[Document]) -> Iterator[str]:
     """Bodies of the largest size pass ingress-nginx, and calls that wait."""
     prefix = "nginx.ingress.kubernetes.io/proxy-"
@@ -146,4 +161,4 @@ def tls_faults(documents: list[Document]) -> Iterator[str]:
                     yield f"{ingress['metadata']['name']}: no certificate is made for {host}"
 
 
-CHECKS = (route_faults, limit_faults, alert_faults, monitor_faults, tls_faults)
+CHECKS = (route_faults, entrance_faults, limit_faults, alert_faults, monitor_faults, tls_faults)

@@ -112,6 +112,10 @@ def secret_faults(documents: list[Document]) -> Iterator[str]:
     """Each process gets the secrets that it reads, and no other."""
     for workload in workloads(documents):
         name, environ = workload["metadata"]["name"], given(documents, workload)
+        [container] = workload["spec"]["template"]["spec"]["containers"]
+        places = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        if f"{places.get('secrets')}/" != SECRETS_AT:
+            yield f"{name}: its secrets are not in {SECRETS_AT}"
         for path in mounted(workload):
             setting = path.removeprefix(SECRETS_AT)
             if setting not in read_by(workload):

@@ -112,6 +112,14 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     ),
     # --- pods
     "another command": (lambda d: container(d).update(args=["push"]), "runs another service"),
+    "an address of its own": (
+        lambda d: [
+            each.update(value="127.0.0.1:8081")
+            for each in container(d)["env"]
+            if each["name"] == "MDM_HTTP"
+        ],
+        "checkin: does not listen on 8081 and 9081",
+    ),
     "a lost ops port": (
         lambda d: find(d, "Service", "macromdm-push")["spec"]["ports"].pop(),
         "the Service has other ports",
@@ -125,6 +133,7 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         "security context",
     ),
     "root": (lambda d: pod(d)["securityContext"].pop("runAsNonRoot"), "security context"),
+    "files of another group": (lambda d: pod(d)["securityContext"].pop("fsGroup"), "context"),
     "a token": (lambda d: pod(d).pop("automountServiceAccountToken"), "gets a token"),
     "no limit": (lambda d: container(d)["resources"].pop("limits"), "no limit of memory"),
     "a budget that does not fit": (
@@ -246,6 +255,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: first_path(d, "macromdm-devices").update(path="/mdn"),
         "disagree about /mdm (checkin)",
     ),
+    "the API at the public entrance": (
+        lambda d: find(d, "Ingress", "macromdm-api")["spec"].update(ingressClassName="nginx"),
+        "come in by the same entrance: nginx",
+    ),
     "the API in public": (
         lambda d: first_path(d, "macromdm-devices")["backend"]["service"].update(
             name="macromdm-commands"
@@ -286,6 +299,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     # --- settings and secrets
     "an unknown setting": (setting("MDM_SERVER_ULR", "x"), "MDM_SERVER_ULR is no setting"),
     "a secret in clear": (setting("MDM_ENROLL_TOKEN", "x"), "is a secret and not a file"),
+    "secrets elsewhere": (
+        lambda d: [each.update(mountPath="/run/secrets") for each in container(d)["volumeMounts"]],
+        "macromdm-checkin: its secrets are not in /secrets/",
+    ),
     "a file of nobody": (setting("MDM_SCEP_CHALLENGE_FILE", "/secrets/x"), "is not mounted"),
     "a setting that cannot be": (setting("MDM_REENROLLMENT", "never"), "cannot start: MDM_REENR"),
     "a secret too many": (other_secret, "gets MDM_API_KEY, which it does not read"),
