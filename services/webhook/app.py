@@ -1,8 +1,8 @@
 """The webhook service: its features, and what they share.
 
-Promises: it starts without a store and without a broker and is ready once both are there; no event
-is taken before the subscriptions are known; on the way out it finishes the attempts under way, and
-what it leaves un-acked comes to the next replica.
+Promises: it starts without a store and without a broker, is ready once both are there, and stays so, as API
+clients ask about webhooks in an outage too; no event is taken before the subscriptions are known; on the way
+out it finishes the attempts under way, and what it leaves un-acked comes to the next replica.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     new_queues, delivery = delivery_feature(settings, adapters, subscribers)
     partitions, serving = _partitions_feature(adapters, share, subscribers, new_queues)
     _show_what_waits(adapters, subscribers, partitions)
-    prepared = asyncio.Event()
+    prepared, opened = asyncio.Event(), asyncio.Event()
 
     async def prepare() -> None:
         await stores.prepare("deliveries", webhook_history=settings.event_retention)
@@ -73,6 +73,8 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
         prepared.set()
 
     async def ready() -> list[str]:
+        if opened.is_set():
+            return []
         reasons = []
         if not prepared.is_set() or not partitions.has_share:
             reasons.append("waits for the store")
@@ -80,6 +82,8 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
             reasons.append("the broker does not answer")
         elif partitions.untried:
             reasons.append(f"{partitions.untried} partitions are not open yet")
+        if not reasons:
+            opened.set()
         return reasons
 
     auth = api_auth(settings, adapters)
@@ -122,7 +126,9 @@ def _partitions_feature(
     async def serve(_: Loops) -> None:
         await subscribers.was_read.wait()
         if not subscribers.current():
-            log.warning("webhook_disabled", reason="MDM_WEBHOOK_URL is not set")
+            log.warning(
+                "webhook_disabled", reason="nobody subscribes, and MDM_WEBHOOK_URL is not set"
+            )
         await partitions.run()
 
     return partitions, Feature(workers=(serve,), drain=partitions.drain)

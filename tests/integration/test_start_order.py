@@ -24,6 +24,7 @@ ASKED = {
     "checkin": ("PUT", "/mdm/connect"),
     "commands": ("GET", "/v1/commands/X"),
     "push": ("GET", "/push/X"),
+    "webhook": ("GET", "/v1/webhooks"),
 }
 """A request of each service that it cannot answer without its store."""
 
@@ -65,11 +66,10 @@ async def cannot_serve_yet(http: httpx.AsyncClient, service: ServiceProcess) -> 
     ready = await readiness(http, service)
     assert (ready.status_code, ready.json()["ready"]) == (503, False)
     assert ready.json()["reasons"]
-    if service.name in ASKED:
-        method, path = ASKED[service.name]
-        answer = await http.request(method, service.url + path, auth=("micromdm", API_KEY))
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
+    method, path = ASKED[service.name]
+    answer = await http.request(method, service.url + path, auth=("micromdm", API_KEY))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
     assert service.exit_code is None
 
 
@@ -186,6 +186,28 @@ async def test_check_in_asks_devices_to_come_again_while_its_store_is_away(
         assert ready  # or a proxy would answer in our stead
         assert (await device.connect()).status_code == 200
         assert checkin.exit_code is None
+
+
+async def test_webhooks_answer_api_clients_while_the_broker_is_away(
+    tmp_path: Path, fault_store: Server, fault_rabbit: Server
+) -> None:
+    settings = {
+        "MDM_MONGODB_URL": f"{fault_store.url}/no_broker",
+        "MDM_AMQP_URL": fault_rabbit.url,
+    }
+    async with separate_services(tmp_path, settings, names=["checkin", "webhook"]) as system:
+        webhook = system.services["webhook"]
+        await asyncio.to_thread(webhook.wait_until_serving)
+
+        await asyncio.to_thread(fault_rabbit.stop)
+        await until(lambda: shows(system.http, webhook, "macromdm_broker_up 0.0"))
+        ready = await is_ready(system.http, webhook, 200)
+        listed = await system.http.get(f"{webhook.url}/v1/webhooks", auth=("micromdm", API_KEY))
+        await asyncio.to_thread(fault_rabbit.start)
+
+        assert ready  # or a proxy would answer in our stead
+        assert listed.status_code == 200
+        assert [each["id"] for each in listed.json()["webhooks"]] == ["config"]
 
 
 # --- all in one --------------------------------------------------------------------------------------
