@@ -141,11 +141,7 @@ class ReplayWorker:
     async def _next(self, replay: Replay, subscription: Subscription) -> _Step:
         choice = replay.choice
         if choice.event_ids:
-            done = int(replay.position or 0)
-            ids = choice.event_ids[done : done + FEW]
-            found = await read_apart(self.journal, ids)
-            named = [each for each in found.values() if isinstance(each, Event)]
-            return _Step(str(done + FEW), named, is_last=done + FEW >= len(choice.event_ids))
+            return _Step("", await self._named(choice.event_ids, subscription), is_last=True)
         if choice.device is not None:
             return await self._next_of_device(choice, int(replay.position or choice.since))
         since = from_nanoseconds(int(replay.position or choice.since))
@@ -163,6 +159,19 @@ class ReplayWorker:
             wanted = await self._read(chosen)
         is_last = len(page) < PAGE and settled >= end
         return _Step(str(nanoseconds(following)), wanted, is_last)
+
+    async def _named(self, ids: Sequence[str], subscription: Subscription) -> list[Journaled]:
+        """All at once, since they are named in any order, and without their bodies."""
+        named: list[Journaled] = []
+        for chunk in chunked(ids, FEW):
+            for event in (await read_apart(self.journal, chunk)).values():
+                if isinstance(event, Event) and await self.filters.pass_event(
+                    subscription.filters, event
+                ):
+                    size, device = len(event.raw_payload), event.key.device
+                    topic = event.topic.value
+                    named.append(Journaled(event.id, event.created_at, size, topic, device))
+        return named
 
     async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
         device = choice.device or ""
@@ -229,10 +238,8 @@ def progress_of(replay: Replay) -> float:
     choice = replay.choice
     if replay.state is ReplayState.DONE:
         return 1.0
-    if not replay.position or choice.has_failed:
+    if not replay.position or choice.has_failed or choice.event_ids:
         return 0.0
-    if choice.event_ids:
-        return min(1.0, int(replay.position) / len(choice.event_ids))
     done = int(replay.position) - choice.since
     return round(min(1.0, max(0.0, done / max(1, choice.until - choice.since))), 3)
 

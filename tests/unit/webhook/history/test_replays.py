@@ -1,5 +1,6 @@
 """Replays, and subscriptions with a start in the past: the API and the worker, on fakes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -156,6 +157,23 @@ async def test_a_replay_may_name_its_events() -> None:
 
     assert world.events() == made
     assert await world.state(replay) == ("done", len(made), 1.0)
+
+
+async def test_named_events_come_in_the_order_of_their_time_however_they_are_named() -> None:
+    world = World()
+    made = [await world.event(timedelta(minutes=n)) for n in range(2 * FEW, 0, -1)]
+    stored, seen = world.deliveries.store, list[int]()
+
+    async def store(deliveries: Sequence[Delivery]) -> list[int]:
+        seen.extend(delivery.number for delivery in deliveries)
+        return await stored(deliveries)
+
+    world.deliveries.store = store  # type: ignore[method-assign]
+    await world.replay(event_ids=made[::-1])
+    await world.worker.look()
+
+    assert len(seen) == 2 * FEW
+    assert seen == sorted(seen)
 
 
 async def test_a_replay_of_failures_tries_dead_letters_again() -> None:
