@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.checkin.review.worker import ENOUGH, MOST_REPORTED, PAGE, DeviceReview
-from shared.domain.enrollment import EnrollmentStatus, partition_of
+from shared.domain.enrollment import PARTITIONS, EnrollmentStatus, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.identity import (
     DeviceCertificate,
@@ -395,11 +395,11 @@ async def test_a_large_partition_is_reviewed_page_by_page_and_each_device_report
     made, replica, review = await due_for(Topic.IDENTITY_EXPIRING)
     [record] = made.world.enrollments.records.values()
     ids = [f"M{number}" for number in range(20_000)]
-    others = [each for each in ids if partition_of(each) == partition_of("MAC")][: 2 * PAGE + 50]
+    others = [each for each in ids if partition_of(each) == partition_of("MAC")][: 10 * PAGE + 50]
     for id_ in others:
         key = replace(record.key, id=id_, device=id_, udid=id_)
         made.world.enrollments.add(replace(record, key=key))
-    assert len(others) == 2 * PAGE + 50
+    assert len(others) == 10 * PAGE + 50
     replica.share.partitions = frozenset({partition_of("MAC"), 1})
 
     counts = []
@@ -413,10 +413,14 @@ async def test_a_large_partition_is_reviewed_page_by_page_and_each_device_report
     assert {len(kept) for kept in made.world.enrollments.kept_outbox.values()} == {1}
 
 
-async def test_a_look_reads_enough_devices_and_no_more() -> None:
+@pytest.mark.parametrize(
+    ("devices", "least", "most"),
+    [(1, PARTITIONS, PARTITIONS), (64 * 80, ENOUGH // PAGE, 2 * ENOUGH // PAGE)],
+)
+async def test_a_look_reads_all_devices_or_enough(devices: int, least: int, most: int) -> None:
     made, _, review = await reviewing(Topic.IDENTITY_EXPIRING)
     [record] = made.world.enrollments.records.values()
-    for number in range(64 * 80):
+    for number in range(devices):
         key = replace(record.key, id=f"M{number}", device=f"M{number}", udid=f"M{number}")
         made.world.enrollments.add(replace(record, key=key))
     read: list[str] = []
@@ -427,7 +431,26 @@ async def test_a_look_reads_enough_devices_and_no_more() -> None:
     made.world.identities.before = note
     await review.look()
 
-    assert ENOUGH // PAGE <= len(read) < 10
+    assert least <= len(read) <= most
+
+
+async def test_between_two_pages_other_tasks_run() -> None:
+    made, _, review = await reviewing(Topic.IDENTITY_EXPIRING)
+    made.world.identities.before = undisturbed  # the store answers at once
+    ran = 0
+
+    async def count() -> None:
+        nonlocal ran
+        while True:
+            ran += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        other = asyncio.create_task(count())
+        await review.look()
+        other.cancel()
+
+    assert ran >= PARTITIONS
 
 
 async def test_a_record_that_cannot_grow_holds_up_no_other() -> None:
