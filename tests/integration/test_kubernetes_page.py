@@ -175,6 +175,15 @@ def test_every_command_of_the_page_is_in_a_part_that_is_run() -> None:
     assert [block for part in parts for block in blocks(section(part))] == blocks(PAGE)
 
 
+def test_what_to_do_is_said_for_each_alert() -> None:
+    alerts = ROOT / "deploy/k8s/components/prometheus-operator/alerts.yaml"
+    [group] = yaml.safe_load(alerts.read_text())["spec"]["groups"]
+
+    said = re.findall(r"`(MacroMDM\w+)`", section("Alerts"))
+
+    assert sorted(said) == sorted(rule["alert"] for rule in group["rules"])
+
+
 @pytest.mark.parametrize("block", blocks(PAGE, "yaml"))
 def test_the_changes_of_an_overlay_that_are_proposed_render(block: str, desk: Desk) -> None:
     overlay = desk.checkout / "deploy/k8s/overlays/production"

@@ -40,6 +40,17 @@ async def test_nothing_else_is_on_the_operators_listener(server: Running):
     assert (await get(server.ops, "/version"))[0] == 404
 
 
+async def test_a_loop_that_hangs_makes_the_process_not_alive_and_takes_no_requests_away():
+    with running("at_once", "loop_hangs") as server:
+        await until(server.ops, "/healthz", 200)
+
+        await until(server.ops, "/healthz", 503)
+
+        assert b"tiny_loop has hung in a step" in (await get(server.ops, "/healthz"))[1]
+        assert (await get(server.ops, "/readyz"))[0] == 200
+        assert (await get(server.http, "/version"))[0] == 200
+
+
 # --- start ---------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 import uvloop
@@ -15,6 +16,8 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
+from shared.concurrency.clock import SystemClock
+from shared.concurrency.periodic import Loops, Pace
 from shared.domain.access import Scope
 from shared.domain.errors import Blocked, Conflict, StoreUnavailable
 from shared.settings import AllSettings
@@ -107,6 +110,8 @@ class TinyProgram:
         self._faults = faults
         self._builds = 0
         self._ready = asyncio.Event()
+        self._loops = Loops(SystemClock())
+        self._loops.stalled_after = timedelta(seconds=1)
 
     async def build(self) -> Sequence[Service]:
         self._builds += 1
@@ -122,7 +127,7 @@ class TinyProgram:
         return []
 
     def stalled(self) -> list[str]:
-        return []
+        return self._loops.stalled()
 
     async def close(self) -> None:
         if "frozen_close" in self._faults:
@@ -131,6 +136,9 @@ class TinyProgram:
     async def _run(self) -> None:
         await asyncio.sleep(0.1)
         self._ready.set()
+        if "loop_hangs" in self._faults:
+            pace = Pace(timedelta(seconds=1), timedelta(seconds=1))
+            await self._loops.keep_doing("tiny_loop", asyncio.Event().wait, pace, waits="waits")
         await asyncio.sleep(3600)
 
     async def _reasons(self) -> list[str]:
