@@ -6,6 +6,7 @@ out it finishes the attempts under way, and what it leaves un-acked comes to the
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -64,27 +65,13 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     new_queues, delivery = delivery_feature(settings, adapters, subscribers)
     partitions, serving = _partitions_feature(adapters, share, subscribers, new_queues)
     _show_what_waits(adapters, subscribers, partitions)
-    prepared, opened = asyncio.Event(), asyncio.Event()
+    prepared = asyncio.Event()
 
     async def prepare() -> None:
         await stores.prepare("deliveries", webhook_history=settings.event_retention)
         await subscriptions.note_configured()
         await adapters.wanted.refresh()  # the other services of this process know it at once
         prepared.set()
-
-    async def ready() -> list[str]:
-        if opened.is_set():
-            return []
-        reasons = []
-        if not prepared.is_set() or not partitions.has_share:
-            reasons.append("waits for the store")
-        if not adapters.broker.healthy:
-            reasons.append("the broker does not answer")
-        elif partitions.untried:
-            reasons.append(f"{partitions.untried} partitions are not open yet")
-        if not reasons:
-            opened.set()
-        return reasons
 
     auth = api_auth(settings, adapters)
     known, api = subscriptions_feature(settings, adapters, subscriptions, auth)
@@ -94,6 +81,7 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
     reading = Feature(workers=(subscribers.run, recorded.run))
     disabled = disabled_feature(adapters, subscriptions, share)
     features = [api, history, upkeep, disabled, reading, delivery, serving]
+    ready = _readiness(adapters, partitions, prepared)
     service = Service.of(ROLE, features, loops, ready=ready)
 
     async def run() -> None:
@@ -109,6 +97,29 @@ async def build(settings: WebhookSettings, adapters: Adapters) -> Service:
                 await service.drain()
 
     return replace(service, run=run, drain=drain)
+
+
+def _readiness(
+    adapters: Adapters, partitions: Partitions, prepared: asyncio.Event
+) -> Callable[[], Awaitable[list[str]]]:
+    """Why it is not ready yet; once it was, it stays so."""
+    opened = asyncio.Event()
+
+    async def ready() -> list[str]:
+        if opened.is_set():
+            return []
+        reasons = []
+        if not prepared.is_set() or not partitions.has_share:
+            reasons.append("waits for the store")
+        if not adapters.broker.healthy:
+            reasons.append("the broker does not answer")
+        elif partitions.untried:
+            reasons.append(f"{partitions.untried} partitions are not open yet")
+        if not reasons:
+            opened.set()
+        return reasons
+
+    return ready
 
 
 def _partitions_feature(
