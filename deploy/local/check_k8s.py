@@ -6,8 +6,10 @@ rolled, drained and scaled, gets the secrets that it reads and no other, and cou
 the ingresses have the routes of the proxy.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import kubernetes_validate
@@ -38,27 +40,33 @@ def closed(schema: object) -> object:
     return found
 
 
+@cache
 def schemas() -> dict[str, object]:
     ours: dict[str, object] = yaml.safe_load((K8S / "schemas.yaml").read_text())
     return {kind: closed(spec) for kind, spec in ours.items()}
 
 
 def schema_faults(documents: list[Document]) -> Iterator[str]:
-    ours = schemas()
     for document in documents:
-        kind = f"{document['apiVersion']} {document['kind']}"
-        name = f"{document['kind']} {document['metadata']['name']}"
-        if kind in ours:
-            spec = Draft202012Validator(ours[kind])
-            for error in spec.iter_errors(document["spec"]):
-                yield f"{name}: {error.json_path}: {error.message}"
-            continue
-        try:
-            kubernetes_validate.validate(document, VERSION, strict=True)
-        except kubernetes_validate.ValidationError as exc:
-            yield f"{name}: {'.'.join(map(str, exc.path))}: {exc.message}"
-        except kubernetes_validate.SchemaNotFoundError:
-            yield f"{name}: there is no schema for {kind} (deploy/k8s/schemas.yaml)"
+        yield from _schema_faults(json.dumps(document))
+
+
+@cache
+def _schema_faults(text: str) -> list[str]:
+    """Of one document, as JSON. Kept, since overlays share documents, and each check reads a schema."""
+    document: Document = json.loads(text)
+    kind = f"{document['apiVersion']} {document['kind']}"
+    name = f"{document['kind']} {document['metadata']['name']}"
+    if kind in (ours := schemas()):
+        errors = Draft202012Validator(ours[kind]).iter_errors(document["spec"])
+        return [f"{name}: {error.json_path}: {error.message}" for error in errors]
+    try:
+        kubernetes_validate.validate(document, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as exc:
+        return [f"{name}: {'.'.join(map(str, exc.path))}: {exc.message}"]
+    except kubernetes_validate.SchemaNotFoundError:
+        return [f"{name}: there is no schema for {kind} (deploy/k8s/schemas.yaml)"]
+    return []
 
 
 CHECKS: tuple[Callable[[list[Document]], Iterator[str]], ...] = (

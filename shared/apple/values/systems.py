@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Self
 
@@ -60,12 +60,13 @@ class SystemFacts:
 
 
 Systems = Mapping[str, SystemFacts]
+_NAMES = [each.name for each in fields(SystemFacts)]
 
 
 def systems_json(systems: Systems) -> dict[str, dict[str, object]]:
     """The facts of each system for programs; a fact that Apple does not state is left out."""
     return {
-        system: {name: fact for name, fact in asdict(facts).items() if fact is not None}
+        system: {name: fact for name in _NAMES if (fact := getattr(facts, name)) is not None}
         for system, facts in sorted(systems.items())
     }
 
