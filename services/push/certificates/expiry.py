@@ -23,6 +23,7 @@ from shared.domain.outbox import Fact, OutboxEvent
 from shared.ports.certificates import PushExpiries, PushExpiry
 from shared.ports.clock import Clock, Ids
 from shared.ports.events import EventPublisher, Journal
+from shared.security.push_certificate import PushCertificate
 from shared.times import rfc3339
 
 PACE = Pace(every=timedelta(seconds=10), after_failure=timedelta(seconds=10))
@@ -68,34 +69,41 @@ class PushExpiryEvents:
         reported = to_report(certificate.fingerprint, days, seen)
         if reported is None:
             return None
-        facts: dict[str, Fact] = {
-            "version": FACTS_VERSION,
-            "topic": topic,
-            "days": reported.days,
-            "certificate": certificate.fingerprint,
-            "serial": certificate.serial_number,
-            "not_after": rfc3339(certificate.not_after),
-        }
-        kind = Topic.PUSH_CERTIFICATE_EXPIRING
-        event = OutboxEvent(self.ids.new(), kind, self.clock.time_ns(), facts)
-        return PushExpiry(topic, reported, event)
+        id_, at = self.ids.new(), self.clock.time_ns()
+        return PushExpiry(topic, reported, expiring(id_, at, certificate, reported.days))
 
     async def _publish(self, topic: str, kept: OutboxEvent) -> None:
-        event = Event(
-            id=kept.id,
-            topic=kept.topic,
-            key=_key(topic),
-            created_at=kept.created_at,
-            raw_payload=orjson.dumps(dict(kept.facts)),
-            writer=WRITER,
-            number=kept.created_at,
-        )
+        event = event_of(topic, kept)
         if not all(await self.journal.append([event])):
             raise StoreUnavailable("the journal did not take the event of a push certificate")
         await publish_safely(self.publisher, [event])
 
     def _is_ours(self, topic: str) -> bool:
         return _key(topic).partition in self.share.partitions
+
+
+def expiring(id_: str, at: int, certificate: PushCertificate, days: int) -> OutboxEvent:
+    facts: dict[str, Fact] = {
+        "version": FACTS_VERSION,
+        "topic": certificate.topic,
+        "days": days,
+        "certificate": certificate.fingerprint,
+        "serial": certificate.serial_number,
+        "not_after": rfc3339(certificate.not_after),
+    }
+    return OutboxEvent(id_, Topic.PUSH_CERTIFICATE_EXPIRING, at, facts)
+
+
+def event_of(topic: str, kept: OutboxEvent) -> Event:
+    return Event(
+        id=kept.id,
+        topic=kept.topic,
+        key=_key(topic),
+        created_at=kept.created_at,
+        raw_payload=orjson.dumps(dict(kept.facts)),
+        writer=WRITER,
+        number=kept.created_at,
+    )
 
 
 def _key(topic: str) -> EnrollmentKey:

@@ -5,16 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from services.push.certificates.expiry import event_of, expiring
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.signing import RequestSigner
 from services.webhook.forms.form import shaped
 from services.webhook.upkeep.disabled import disabled_event
-from shared.domain.event import Topic
+from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
+from shared.domain.event import TEST_TOPIC, Event, Topic
+from shared.domain.identity import BoundBy, DeviceCertificate, Identity
+from shared.domain.outbox import identity_expiring, silent
 from shared.domain.subscription import BodyForm, RequestSecrets, SigningSecret, Subscription
 from shared.messaging.envelope import event_json
+from shared.security.push_certificate import PushCertificate
 from tests.support.fakes.clock import START
 
 ROOT = Path(__file__).parents[3]
@@ -33,6 +39,20 @@ RECORDED = {
 RECORDED["of no device"] = event_json(
     disabled_event(Subscription("1", "https://x.example/", state_reason="410", changed_at=START))
 )
+AT = 1_767_323_045 * 10**9
+_CERTIFICATE = DeviceCertificate("ab", "CN=x", "1f", START, START)
+_DEVICE = Enrollment(
+    EnrollmentKey("MAC", device="MAC", udid="MAC"),
+    EnrollmentStatus.ENROLLED,
+    identity=Identity(_CERTIFICATE, START, BoundBy.AUTHENTICATE, True),
+)
+_PUSH = PushCertificate("com.apple.mgmt.External.x", "1F", START, START, "ab", b"", b"")
+RECORDED |= {
+    kept.topic.value: event_json(
+        Event(kept.id, kept.topic, _DEVICE.key, AT, orjson.dumps(dict(kept.facts)), "writer", 1)
+    )
+    for kept in (silent("1", AT, _DEVICE, 2), identity_expiring("2", AT, _DEVICE, 14))
+} | {"of a push certificate": event_json(event_of(_PUSH.topic, expiring("3", AT, _PUSH, 7)))}
 FORMS = {
     "MicroMDM's": BodyForm(),
     "with payload": BodyForm(frozenset({"payload"})),
@@ -81,7 +101,7 @@ def test_the_schema_misses_what_every_event_has(name: str) -> None:
 
 
 def test_the_schema_names_every_topic() -> None:
-    assert set(SCHEMAS["WebhookEvent"]["properties"]["topic"]["enum"]) == {*Topic}
+    assert set(SCHEMAS["WebhookEvent"]["properties"]["topic"]["enum"]) == {*Topic, TEST_TOPIC}
 
 
 def test_an_event_of_every_kind_was_recorded() -> None:
