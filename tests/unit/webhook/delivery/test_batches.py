@@ -6,12 +6,15 @@ from datetime import timedelta
 
 import pytest
 
+from services.webhook.delivery.inbox import Arrival
+from services.webhook.delivery.queue_state import DeliveryQueue
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import StoreUnavailable
 from shared.domain.subscription import BodyForm, Delivery, DeliveryQueueKey, Subscription
 from tests.support.delivery_rig import DEVICE, PARTITION, Replica, World
 from tests.support.fakes.clock import settle
 from tests.support.fakes.deliveries import Owed
+from tests.support.fakes.event_queue import FakeChannel, FakeQueue, GivenEvent, QueuedEvent, body_of
 
 BATCHES = Subscription("made", "http://made.invalid/", form=BodyForm(batch=3))
 QUEUE = DeliveryQueueKey("made", DEVICE)
@@ -230,6 +233,74 @@ async def test_a_good_event_that_shares_a_bad_ones_requests_is_not_dead_lettered
 
     assert [each.event_id for each in world.store.all_dead_lettered] == ["y1"]
     assert "x1" in world.receiver.arrivals
+
+
+async def test_events_that_failed_together_become_dead_letters_one_by_one(world: World) -> None:
+    """Each after an attempt of its own, with its body; what waits behind them goes on."""
+    world.receiver.script = {name: ["500"] * 99 for name in ("e1", "e2", "e3")}
+    async with Replica(world, waits=SHORT[:2]) as replica:
+        await replica.subscribe(BATCHES)
+        world.publish("e1", "e2", "e3", "e4", device=MINE[0])
+        await world.run_beside(20)
+
+    sent = [names for names in requests(world) if names[0][0] == "e"]
+    assert sent == [["e1", "e2", "e3"]] * 2 + [["e1"], ["e2"], ["e3"], ["e4"]]
+    dead = {each.event_id: each.attempts for each in world.store.all_dead_lettered}
+    assert dead == {"e1": 3, "e2": 3, "e3": 3}
+    assert all(world.records[f"made:{name}"].body == body_of(name) for name in dead)
+    assert replica.metric("deliveries_given_up") == 3
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "together"), [(2, [["e1", "e2"], ["e3"]]), (3, [["e1"], ["e2"], ["e3"]])]
+)
+async def test_a_retry_holds_four_mebibytes(mebibytes: int, together: list[list[str]]) -> None:
+    world = World(budget=2**30)
+    owe(world, "e1", "e2", "e3")
+    for owed in world.records.values():
+        owed.delivery = replace(owed.delivery, size=mebibytes * 2**20)
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(3)
+
+    assert requests(world) == together
+
+
+@pytest.mark.parametrize(("mebibytes", "count"), [(1, 3), (2, 2), (3, 1), (9, 1)])
+def test_a_first_attempt_holds_four_mebibytes(mebibytes: int, count: int) -> None:
+    channel = FakeChannel(FakeQueue(), lambda _: None, lambda: None)
+    queue = DeliveryQueue(QUEUE)
+    for name in ("e1", "e2", "e3", "e4"):
+        given = GivenEvent(QueuedEvent(name, DEVICE), channel)
+        given.size = mebibytes * 2**20
+        queue.arrivals.append(Arrival(given, is_held=True))
+
+    assert len(queue.run(BATCHES)) == count
+
+
+async def test_rule_11_what_is_to_be_set_aside_shares_no_request_with_an_older_one(
+    world: World,
+) -> None:
+    """A replica that was cut off stores the older one late."""
+    x = MINE[0]
+    world.receiver.script |= {"x0": ["500"] * 99, "x1": ["500"]}
+    async with Replica(world, waits=[*SHORT[:5], *[timedelta(hours=1)] * 3]) as replica:
+        await replica.subscribe(BATCHES)
+        world.publish("x0", device=x)
+        await world.run_beside(8)
+        replica.barriers.hold("store")
+        world.publish("x1", device=x)
+        await world.run(2)  # it is due by now
+        world.journal.events["old"] = replace(world.journal.events["x0"], id="old")
+        world.records["made:old"] = Owed(Delivery(DeliveryQueueKey("made", x), "old", 0, size=20))
+        replica.barriers.let("store")
+        await world.run(2)
+
+        assert replica.metric("deliveries_set_aside") == 2
+    sent = [names for names in requests(world) if names[0] in ("old", "x1")]
+    assert sent == [["x1"], ["old"], ["x1"]]
+    assert "made:x1" not in world.records
 
 
 async def test_rule_11_a_good_event_that_shares_a_bad_ones_request_is_not_set_aside(

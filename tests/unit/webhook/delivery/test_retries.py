@@ -1,6 +1,7 @@
 """Promises of retries: how often, how much memory, how much is read, and what becomes of the rest."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -150,6 +151,26 @@ async def test_a_queue_is_hurried_again_after_the_next_outage(world: World) -> N
             await world.run(2)
 
     assert "e1" in world.receiver.arrivals
+
+
+async def test_an_attempt_ahead_of_its_schedule_uses_up_none(world: World) -> None:
+    """It is made since its subscriber is back."""
+    owe(world, 1)
+    due = world.clock.now() + HOUR
+    owed = world.records["config:e0001"]
+    owed.delivery = replace(owed.delivery, attempts=1, next_attempt_at=due)
+    world.receiver.is_down = True
+    async with Replica(world, waits=SCHEDULE):
+        for number in range(4):
+            world.publish(f"x{number}", device=f"x {number}")
+        await world.run(15)
+        world.receiver.is_down = False
+        world.receiver.script = {"e0001": ["500"]}
+        world.publish("back", device="good")
+        await world.run(2)
+
+    assert world.receiver.script == {"e0001": []}
+    assert (owed.delivery.attempts, owed.delivery.next_attempt_at) == (1, due)
 
 
 # --- how much is read

@@ -220,6 +220,22 @@ async def test_a_replica_keeps_to_its_portion_of_the_rate(desk: Desk) -> None:
     assert len(desk.sender.posted) - at_once == pytest.approx(10, abs=1)
 
 
+async def test_under_a_rate_no_retry_is_leased_before_the_one_that_waits_is_posted(
+    desk: Desk,
+) -> None:
+    limited = replace(SUBSCRIBER, limits=DeliveryLimits(rate=1.0))
+    await desk.follow(limited)
+    endpoint = desk.subscribers.endpoint("s")
+    await desk.again("a", subscription=limited)
+    at_first = endpoint.has_room
+    await desk.again("b", subscription=limited)
+    while_one_waits = endpoint.has_room
+    await desk.wait(timedelta(seconds=1))
+
+    assert desk.sender.posted == [["a"], ["b"]]
+    assert (at_first, while_one_waits, endpoint.has_room) == (True, False, True)
+
+
 # --- together
 
 
@@ -285,6 +301,22 @@ async def test_events_of_replays_share_no_request_with_others(desk: Desk) -> Non
     await desk.answer(1)
 
     assert desk.sender.posted == [["a"], ["b"], ["c"]]
+
+
+async def test_the_others_of_a_request_whose_first_one_is_cancelled_go_with_the_next(
+    desk: Desk,
+) -> None:
+    await desk.follow(BATCHES)
+    await desk.first("a", "b", "c", "d", "e", subscription=BATCHES)
+    desk.sender.under_way[0].set_result(TAKEN)
+    while not desk.asking["a"].done():
+        await asyncio.sleep(0)
+    desk.asking["b"].cancel()
+    await settle()
+    await desk.answer(1)
+
+    assert desk.sender.posted == [["a"], ["c", "d", "e"]]
+    assert [desk.outcome(name) for name in "cde"] == [TAKEN] * 3
 
 
 async def test_a_request_holds_four_mebibytes_and_a_larger_event_goes_alone(desk: Desk) -> None:
