@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from services.webhook.forms.redaction import ids_and_status, known_keys, own_facts, readable
-from shared.apple.plist.read import SMALL, parse
-from shared.apple.plist.to_json import TooLargeToShow, as_json
+from shared.apple.plist.read import SMALL
+from shared.apple.plist.to_json import TooLargeToShow, as_json, parse_message
 from shared.domain.errors import BadRequest
 from shared.domain.event import OWN_PREFIX
 from shared.domain.subscription import BodyForm
@@ -84,7 +84,7 @@ def _payload(content: Document, rest: Callable[[Document], Any]) -> Document:
     if len(raw) > _MOST_RAW * 4 // 3:
         return {"payload_too_large": True}
     try:
-        payload = as_json(rest(parse(b64decode(raw))), MOST_PAYLOAD)
+        payload = as_json(rest(parse_message(b64decode(raw))), MOST_PAYLOAD)
         if len(orjson.dumps(payload)) <= MOST_PAYLOAD:
             return {PAYLOAD: payload}
     except TooLargeToShow:

@@ -27,7 +27,6 @@ QUIET = timedelta(minutes=1)
 PAGE = 1000
 MOST_PAGES = 50
 """Pages of one subscription in one round."""
-_HOLDS = (SubscriptionState.PAUSED, SubscriptionState.DISABLED, SubscriptionState.PREPARING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Cleanup:
         for subscription in found:
             if subscription.state is SubscriptionState.DELETED:
                 await self._remove(subscription.id)
-            elif subscription.state in _HOLDS:
+            elif subscription.is_held:
                 await self._expire(subscription)
 
     async def _remove(self, id: str) -> None:

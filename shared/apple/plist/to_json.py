@@ -34,18 +34,22 @@ def as_json(value: Any, limit: int = MOST_CHARACTERS) -> Any:
     return _Showing(limit).shown(value)
 
 
+def parse_message(raw: bytes) -> Any:
+    """A device's property list; dates that Python has not are text. Raises BadRequest."""
+    try:
+        return parse(raw)
+    except BadRequest:
+        if not _DATES.search(raw):
+            raise
+        return parse(_DATES.sub(rb"<string>\1</string>", raw))
+
+
 def message_as_json(
     raw: bytes, limit: int = MOST_CHARACTERS
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The message of a device as JSON, or None and why not. Dates that Python has not are read as text."""
+    """The message of a device as JSON, or None and why not."""
     try:
-        try:
-            parsed = parse(raw)
-        except BadRequest:
-            if not _DATES.search(raw):
-                raise
-            parsed = parse(_DATES.sub(rb"<string>\1</string>", raw))
-        return as_json(parsed, limit), None
+        return as_json(parse_message(raw), limit), None
     except BadRequest as exc:
         return None, str(exc)
     except TooLargeToShow:

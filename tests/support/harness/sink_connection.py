@@ -135,7 +135,7 @@ class Link(asyncio.Protocol):
         self._write(head.encode())
         assert self._transport is not None
         left = chosen.size
-        while left > 0:
+        while left > 0 and not self._transport.is_closing():
             while self._transport.get_write_buffer_size() > 1 << 20:
                 await asyncio.sleep(0.001)
             self._write(b"x" * min(left, 1 << 16))

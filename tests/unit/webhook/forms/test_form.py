@@ -74,6 +74,15 @@ def test_the_extra_key_is_the_property_list_as_json_and_all_else_is_as_it_was() 
 
 
 @pytest.mark.parametrize("form", [WITH_PAYLOAD, REDACTED])
+def test_a_date_that_python_has_not_is_text(form: BodyForm) -> None:
+    message = {"QueryResponses": {"LastCloudBackupDate": datetime(2026, 1, 2)}}
+    raw = plistlib.dumps(message).replace(b"2026-", b"0000-")
+    answer = answer_of(shaped(form, [connect(raw)]))
+
+    assert answer["payload"] == {"QueryResponses": {"LastCloudBackupDate": "0000-01-02T00:00:00Z"}}
+
+
+@pytest.mark.parametrize("form", [WITH_PAYLOAD, REDACTED])
 def test_a_message_that_cannot_be_read_has_no_payload(form: BodyForm) -> None:
     assert answer_of(shaped(form, [connect(b"<plist><dict>")]))["payload"] is None
 
