@@ -170,6 +170,8 @@ def version_faults(compose: Document, documents: list[Document]) -> Iterator[str
 
 
 def kubernetes_faults() -> Iterator[str]:
+    """A fault of the base is told once, and not again for all that is built on it."""
+    told: set[str] = set()
     compose: Document = yaml.safe_load(COMPOSE.read_text())
     try:
         for name, documents in renders():
@@ -177,7 +179,9 @@ def kubernetes_faults() -> Iterator[str]:
                 yield from manifest_faults(compose, manifest_pods.deployments(documents))
             if name in ("development", "all components"):
                 yield from version_faults(compose, documents)
-            yield from (f"deploy/k8s: {name}: {fault}" for fault in check_k8s.faults(documents))
+            found = set(check_k8s.faults(documents)) - told
+            told |= found
+            yield from (f"deploy/k8s: {name}: {fault}" for fault in sorted(found))
     except (NotRendered, NoTool) as exc:
         yield f"deploy/k8s: {exc}"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import kubernetes_validate
 import yaml
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
@@ -46,6 +47,13 @@ def schemas() -> dict[str, object]:
     return {kind: closed(spec) for kind, spec in ours.items()}
 
 
+def of_its_type(error: ValidationError) -> list[ValidationError]:
+    """Of an object that may be of several types (`oneOf`), what is wrong with it as the one that it says."""
+    branches = error.context or ()
+    others = {each.schema_path[0] for each in branches if "type" in each.path}
+    return [each for each in branches if each.schema_path[0] not in others] or [error]
+
+
 def schema_faults(documents: list[Document]) -> Iterator[str]:
     for document in documents:
         yield from _schema_faults(json.dumps(document))
@@ -59,7 +67,8 @@ def _schema_faults(text: str) -> list[str]:
     name = f"{document['kind']} {document['metadata']['name']}"
     if kind in (ours := schemas()):
         errors = Draft202012Validator(ours[kind]).iter_errors(document["spec"])
-        return [f"{name}: {error.json_path}: {error.message}" for error in errors]
+        found = [each for error in errors for each in of_its_type(error)]
+        return [f"{name}: {each.json_path}: {each.message}" for each in found]
     try:
         kubernetes_validate.validate(document, VERSION, strict=True)
     except kubernetes_validate.ValidationError as exc:

@@ -110,6 +110,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: find(d, "ScaledObject", "macromdm-push")["spec"].update(minReplicas=2),
         "minReplicas",
     ),
+    "a wrong type in one of several kinds": (
+        lambda d: trigger(d).update(value=2000),
+        "ScaledObject macromdm-webhook: $.triggers[0].metadata.value: 2000 is not of type 'string'",
+    ),
     # --- pods
     "another command": (lambda d: container(d).update(args=["push"]), "runs another service"),
     "an address of its own": (
