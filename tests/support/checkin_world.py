@@ -20,12 +20,11 @@ from services.checkin.journal.relay import Relay
 from services.checkin.journal.takeover import TakeOver
 from services.checkin.journal.writer import Marks, Writer
 from services.checkin.messages import HANDLERS
-from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.pipeline.device_auth import SMALL_BODY
-from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.refusals.senders import Senders
 from services.runtime.wanted_topics import WantedTopics
 from shared.apple.messages.checkin import Authenticate, CheckinMessage, CheckOut, TokenUpdate

@@ -13,11 +13,11 @@ import structlog
 
 from shared.concurrency.batching import verdicts
 from shared.concurrency.periodic import Loops, Pace
-from shared.domain.errors import Refused
+from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, Unavailable
 from shared.domain.event import Event
 from shared.ports.clock import Clock, Ids
 from shared.ports.enrollments import Enrollments, Mark
-from shared.ports.events import Journal, Writers
+from shared.ports.events import Appended, Journal, Writers
 from shared.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -129,3 +129,29 @@ class Writer:
             if self._watermark == self._number:
                 self._has_left = True
                 await self._writers.remove(self.id)
+
+
+async def former_made_safe(
+    journal: Journal,
+    enrollments: Enrollments,
+    events: Sequence[Event],
+    found: Sequence[Appended | Refused],
+) -> list[Event] | None:
+    """Those of these events that an earlier request has journaled; they are under their device's mark now, as
+    their writer may have passed them over. None: not all of the events are in the journal, or one cannot be
+    marked. `found`: the outcomes of their append."""
+    if not all(isinstance(each, Appended) and each for each in found):
+        return None
+    there = [event for event, each in zip(events, found, strict=True) if each is Appended.THERE]
+    try:
+        stored = await journal.read([event.id for event in there])
+        former = [event for event in there if not _is_same(event, stored[event.id])]
+        marks = [Mark(e.key.device, stored[e.id].created_at) for e in former]
+        marked = await verdicts(enrollments.mark_waiting, marks) if marks else []
+    except (Unavailable, CannotDecrypt, OfNewerVersion, KeyError):  # it may leave meanwhile
+        return None
+    return former if all(each is True for each in marked) else None
+
+
+def _is_same(event: Event, stored: Event) -> bool:
+    return (event.writer, event.number) == (stored.writer, stored.number)

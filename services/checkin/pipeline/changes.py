@@ -53,7 +53,8 @@ class EnrollmentChanges:
         }
         if removed:
             await self._enrollments.revive(removed)
-        self._derived.of_changes(exchanges, now)
+        if self._derived.wanted.now:
+            self._derived.of_changes(exchanges, now)
         changes = _changes_of(exchanges, now)
         applied = await self._applied(changes)
         overtaken = [
@@ -88,7 +89,8 @@ class EnrollmentChanges:
             for exchange, enrollment in zip(exchanges, before, strict=True)
             if exchange.error is None and _enrollment_of(exchange) == enrollment
         ]
-        self._derived.of_changes(same, now)
+        if self._derived.wanted.now:
+            self._derived.of_changes(same, now)
         return await self._applied(_changes_of(same, now))
 
 

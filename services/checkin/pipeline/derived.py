@@ -93,7 +93,7 @@ class DerivedEvents:
     def of_changes(self, exchanges: Sequence[DeviceExchange], now: datetime) -> None:
         """Set the events that the changes of journaled messages keep. Each is made from the record as read,
         which is the condition of the change."""
-        for exchange in exchanges if self.wanted.now else ():
+        for exchange in exchanges:
             event = _of_change(exchange, nanoseconds(now))
             is_wanted = event is not None and event.topic in self.wanted.now
             exchange.outbox_event = event if is_wanted else None

@@ -9,12 +9,11 @@ from services.checkin.authorization.quarantine import QuarantineRecorder
 from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.last_seen import LastSeen
 from services.checkin.journal.writer import Writer
-from services.checkin.pipeline.batch import DeviceBatch
+from services.checkin.pipeline.batch import DeviceBatch, DeviceEvents
 from services.checkin.pipeline.changes import EnrollmentChanges
 from services.checkin.pipeline.commands import NextCommands
 from services.checkin.pipeline.derived import DerivedEvents
 from services.checkin.pipeline.device_auth import DeviceAuthentication
-from services.checkin.pipeline.events import DeviceEvents
 from services.checkin.pipeline.requests import DeviceRequests
 from services.checkin.pipeline.routes import TAG, refusal_listener, router
 from services.checkin.refusals.record import RefusalLog

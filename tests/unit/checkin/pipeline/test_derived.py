@@ -13,8 +13,8 @@ from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.exchange import DeviceExchange
 from services.checkin.journal.outbox import KEPT_FOR
 from services.checkin.journal.takeover import STALE_AFTER
+from services.checkin.pipeline.batch import FOLLOWING_WITHIN
 from services.checkin.pipeline.derived import LARGEST_ANSWER, LARGEST_READ
-from services.checkin.pipeline.events import FOLLOWING_WITHIN
 from shared.apple.messages.checkin import CheckOut
 from shared.apple.messages.connect import Status
 from shared.domain.enrollment import EnrollmentStatus
