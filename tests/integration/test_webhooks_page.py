@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.signing import RequestSigner
+from shared.domain.event import EXTRA_TOPICS, OWN_PREFIX, TEST_TOPIC
 from shared.domain.subscription import RequestSecrets, SigningSecret
 from tests.integration.installation import ROOT, Installation
 from tests.support.fakes.clock import START
@@ -74,3 +75,10 @@ def test_every_key_of_an_event_is_in_the_table() -> None:
     rows = re.findall(r"^\| (`[^|]+) \|", section("Events"), re.M)
 
     assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == keys
+
+
+def test_every_topic_of_ours_is_in_the_table() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", section("Topics"), re.M)
+    named = [topic for row in rows for topic in re.findall(r"`(\w+)`", row)]
+
+    assert sorted(OWN_PREFIX + name for name in named) == sorted([*EXTRA_TOPICS, TEST_TOPIC])
