@@ -12,9 +12,8 @@ from shared.domain.subscription import Subscription
 from shared.messaging.envelope import event_json
 from tests.support.commands_world import FIRST_UUID, MAC
 from tests.unit.commands.queue.test_queueing_terms import SECOND_UUID, prepared
-from tests.unit.commands.upkeep.test_expiry import Killed, Replicas
-
-STEPS = ("unpublished", "load", "append", "read", "publish", "published")
+from tests.unit.commands.upkeep.test_expiry import Replicas
+from tests.unit.commands.upkeep.test_superseded_events import STEPS
 
 
 @pytest.fixture
@@ -84,16 +83,7 @@ async def test_rule_05_a_kill_at_any_step_leaves_one_event_of_a_cancelled_comman
     replicas: Replicas, step: str, is_done: bool
 ) -> None:
     await cancelled(replicas)
-    if is_done:
-        replicas.at.dies_after = step
-    else:
-        replicas.at.dies_before = step
-    if (step, is_done) != ("published", True):  # nothing comes after
-        with pytest.raises(Killed):
-            await replicas.one().look()
-
-    replicas.at.dies_after = replicas.at.dies_before = None
-    await replicas.one().look()
+    await replicas.look_over_a_kill(step, is_done)
 
     assert len({event_json(event) for event in replicas.published}) == 1
     assert replicas.world.queue.unsafe == set()

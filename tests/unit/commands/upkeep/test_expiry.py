@@ -63,6 +63,18 @@ class Replicas:
         self.world.journal, self.world.publisher = self.journal, self.publisher
         return self.world.expirer(*partitions)
 
+    async def look_over_a_kill(self, step: str, is_done: bool) -> None:
+        """A replica dies in its pass, before this step or after it, and another one makes a pass."""
+        if is_done:
+            self.at.dies_after = step
+        else:
+            self.at.dies_before = step
+        if (step, is_done) != ("published", True):  # nothing comes after
+            with pytest.raises(Killed):
+                await self.one().look()
+        self.at.dies_after = self.at.dies_before = None
+        await self.one().look()
+
     async def overdue(self) -> None:
         """Queue a command whose time is over when this is done."""
         await self.world.post()

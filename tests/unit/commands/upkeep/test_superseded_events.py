@@ -12,7 +12,7 @@ from shared.messaging.envelope import event_json
 from tests.support.commands_world import FIRST_UUID, MAC
 from tests.support.fakes.journal import Confirm
 from tests.unit.commands.queue.test_queueing_terms import SECOND_UUID, prepared
-from tests.unit.commands.upkeep.test_expiry import Killed, Replicas, backlog
+from tests.unit.commands.upkeep.test_expiry import Replicas, backlog
 
 STEPS = ("unpublished", "load", "append", "read", "publish", "published")
 """What a pass asks of store and broker for one superseded entry, in this order."""
@@ -60,16 +60,7 @@ async def test_rule_05_a_kill_at_any_step_leaves_one_event_of_a_superseded_comma
 ) -> None:
     await superseded(replicas)
     entry = replicas.world.entry()
-    if is_done:
-        replicas.at.dies_after = step
-    else:
-        replicas.at.dies_before = step
-    if (step, is_done) != ("published", True):  # nothing comes after
-        with pytest.raises(Killed):
-            await replicas.one().look()
-
-    replicas.at.dies_after = replicas.at.dies_before = None
-    await replicas.one().look()
+    await replicas.look_over_a_kill(step, is_done)
 
     assert {event_json(event) for event in replicas.published} == {
         event_json(ended_event(entry, MAC))
