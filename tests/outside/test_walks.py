@@ -8,7 +8,7 @@ import asyncio
 import plistlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -25,24 +25,27 @@ from tests.support.harness.system import API_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) for folder in ("services", "shared"))
-DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
-"""Ours too, but in the place of a database driver."""
 LOOPS = str(ROOT / "shared" / "concurrency" / "periodic.py")
 """Runs what works beside the requests."""
+DRIVER = str(ROOT / "shared" / "storage" / "sqlite")
+"""Ours too, but in the place of a database driver."""
 MOST_SWITCHES = {"command": 98, "connect": 94}
 UDID = "A0000000-0000-4000-8000-000000000001"
 REPEATED = 5
-"""Of so many walks the shortest counts: the loops of the server work beside them."""
+"""Of so many walks the shortest counts: what the loops of the server begin works beside them."""
 
 
 class Walk:
-    """The file of each function of ours in the order of their first calls, while it is entered."""
+    """The file of each function of ours in the order of their first calls, while it is entered. Tasks that
+    were there before, as the loops of the server are, do not count."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self._seen: set[CodeType] = set()
+        self._beside: set[object] = set()
 
     def __enter__(self) -> "Walk":
+        self._beside = asyncio.all_tasks() - {asyncio.current_task()}
         sys.setprofile(self._note)
         return self
 
@@ -56,21 +59,23 @@ class Walk:
             return
         if code.co_name.startswith("<"):  # a comprehension or lambda is read with its function
             return
-        if code not in self._seen and not is_of_a_loop(frame):
+        if code not in self._seen and not self._is_beside(frame):
             self._seen.add(code)
             self.files.append(file)
+
+    def _is_beside(self, frame: FrameType | None) -> bool:
+        with suppress(RuntimeError):  # another thread than that of the event loop
+            if asyncio.current_task() in self._beside:
+                return True
+        while frame is not None:
+            if frame.f_code.co_filename == LOOPS:
+                return True
+            frame = frame.f_back
+        return False
 
     @property
     def switches(self) -> int:
         return sum(a != b for a, b in zip(self.files, self.files[1:], strict=False))
-
-
-def is_of_a_loop(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == LOOPS:
-            return True
-        frame = frame.f_back
-    return False
 
 
 @asynccontextmanager
