@@ -24,7 +24,7 @@ from tests.integration.whole import Device, Whole, given
 from tests.support.harness.apns import FakeApns
 from tests.support.harness.identities import DeviceIdentity, FleetAuthority
 from tests.support.harness.sink import Sink
-from tests.support.harness.system import ServiceProcess
+from tests.support.harness.system import ServiceProcess, deliveries_command
 
 SAMPLE = Path(__file__).parents[1] / "contract" / "samples" / "former_store"
 DOCUMENTS = 42
@@ -135,12 +135,14 @@ async def test_an_installation_goes_on_in_its_folder(former: Former) -> None:
     assert f"{former.folder}/store can be removed" in said
     assert not (former.folder / COPYING).exists()
     shutil.rmtree(former.folder / "store")
-    code, listed = await former.run("deliveries", "list")
-    assert (code, f"device={facts['given_up']}" in listed) == (0, True)
-    code, retried = await former.run("deliveries", "retry")
-    assert (code, "1 delivery will be tried again" in retried) == (0, True)
 
     async with former.serving() as whole:
+        api_key = (former.folder / "api-key").read_text().strip()
+        listed = await deliveries_command(whole.process, "list", api_key=api_key)
+        assert f"device={facts['given_up']}" in listed
+        retried = await deliveries_command(whole.process, "retry", api_key=api_key)
+        assert "1 delivery will be tried again" in retried
+
         # what waited, was blocked and was dead-lettered arrives
         for name, topic in (("blocked", "mdm.Authenticate"), ("given_up", "mdm.Authenticate")):
             [event] = await whole.events_of(facts[name], 1)

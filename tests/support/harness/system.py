@@ -126,7 +126,9 @@ class ServiceProcess(Server):
             return False
 
 
-async def deliveries_command(process: ServiceProcess, *arguments: str) -> str:
+async def deliveries_command(
+    process: ServiceProcess, *arguments: str, api_key: str = API_KEY
+) -> str:
     """What `python -m services deliveries` says, by the API of this process."""
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services", "deliveries", *arguments),
@@ -135,7 +137,7 @@ async def deliveries_command(process: ServiceProcess, *arguments: str) -> str:
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.environ.get("PYTHONPATH", os.getcwd()),
-            "MDM_API_KEY": API_KEY,
+            "MDM_API_KEY": api_key,
             "MDM_HTTP": process.url.removeprefix("http://"),
         },
     )
