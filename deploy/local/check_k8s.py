@@ -1,9 +1,9 @@
 """Do rendered Kubernetes manifests hold together?
 
-Promises: the documents are what Kubernetes 1.34, or the operator, takes; whatever a document names (a Secret
-and its key, a service, a port, a pod, a metric, a queue, a setting) exists; each service has what lets it be
-rolled, drained and scaled, gets the secrets that it reads and no other, and could start with its settings;
-the ingresses have the routes of the proxy.
+Promises: the documents are what Kubernetes 1.34, or the operator, takes, as far as the schemas and
+manifest_rules.py know; whatever a document names (a Secret and its key, a service, a port, a pod, a metric,
+a queue, a setting) exists; each service has what lets it be rolled, drained and scaled, gets the secrets that
+it reads and no other, and could start with its settings; the ingresses have the routes of the proxy.
 """
 
 import json
@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import manifest_network  # noqa: E402
 import manifest_pods  # noqa: E402
 import manifest_routes  # noqa: E402
+import manifest_rules  # noqa: E402
 import manifest_scaling  # noqa: E402
 import manifest_settings  # noqa: E402
 from renders import K8S, Document  # noqa: E402
@@ -79,7 +80,7 @@ def _schema_faults(text: str) -> list[str]:
 
 
 CHECKS: tuple[Callable[[list[Document]], Iterator[str]], ...] = (
-    schema_faults,
+    *manifest_rules.CHECKS,
     *manifest_pods.CHECKS,
     *manifest_scaling.CHECKS,
     *manifest_network.CHECKS,
@@ -89,5 +90,10 @@ CHECKS: tuple[Callable[[list[Document]], Iterator[str]], ...] = (
 
 
 def faults(documents: list[Document]) -> Iterator[str]:
+    """The other checks read what has the right types."""
+    for first in (schema_faults, manifest_rules.quantity_faults):
+        if wrong := list(first(documents)):
+            yield from wrong
+            return
     for check in CHECKS:
         yield from check(documents)

@@ -32,7 +32,8 @@ def is_ours(workload: Document) -> bool:
 
 
 def labels(workload: Document) -> dict[str, str]:
-    found: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    """Those of its pods."""
+    found: dict[str, str] = workload["spec"]["template"].get("metadata", {}).get("labels", {})
     return found
 
 

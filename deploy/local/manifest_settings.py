@@ -4,6 +4,7 @@ import base64
 import re
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -157,7 +158,7 @@ def start_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{name}: cannot start: {exc}"
             continue
         [container] = workload["spec"]["template"]["spec"]["containers"]
-        limit = bytes_of(container.get("resources", {}).get("limits", {}).get("memory", "0"))
+        limit = int(bytes_of(container.get("resources", {}).get("limits", {}).get("memory", "0")))
         if workload["kind"] == "Deployment" and (needed := most_memory(settings)) > limit:
             yield f"{name}: may need {needed >> 20} MiB of memory, and its limit is {limit >> 20}"
 
@@ -171,11 +172,18 @@ def most_memory(settings: ServiceSettings) -> int:
     return most
 
 
-def bytes_of(quantity: str) -> int:
-    """Of Kubernetes' notation: `512Mi`."""
-    units = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "K": 10**3, "M": 10**6, "G": 10**9, "": 1}
-    number = quantity.rstrip("KMGi")
-    return int(number) * units[quantity.removeprefix(number)]
+UNITS = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3)}
+UNITS |= {unit: Decimal(1000**power) for power, unit in enumerate("MGTPE", 2)}
+UNITS |= {f"{unit}i": Decimal(1024**power) for power, unit in enumerate("KMGTPE", 1)}
+QUANTITY = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})")
+"""Kubernetes' notation: `512Mi`, `500m`."""
+
+
+def bytes_of(quantity: str) -> Decimal:
+    """Of a quantity that keeps to QUANTITY: as many bytes, or cores."""
+    found = QUANTITY.fullmatch(quantity)
+    assert found, quantity
+    return Decimal(found[1]) * UNITS[found[2]]
 
 
 def required_faults(documents: list[Document]) -> Iterator[str]:

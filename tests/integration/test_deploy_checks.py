@@ -38,8 +38,13 @@ def find(documents: Documents, kind: str, name: str) -> Document:
     return found
 
 
+def deployment(documents: Documents, name: str = "checkin") -> Document:
+    spec: Document = find(documents, "Deployment", f"macromdm-{name}")["spec"]
+    return spec
+
+
 def pod(documents: Documents, name: str = "checkin") -> Document:
-    spec: Document = find(documents, "Deployment", f"macromdm-{name}")["spec"]["template"]["spec"]
+    spec: Document = deployment(documents, name)["template"]["spec"]
     return spec
 
 
@@ -106,6 +111,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: d.append({"apiVersion": "x/v1", "kind": "Y", "metadata": {"name": "z"}}),
         "no schema for x/v1 Y",
     ),
+    "a text for an object": (
+        lambda d: find(d, "PodDisruptionBudget", "macromdm-push").update(spec="x"),
+        "PodDisruptionBudget macromdm-push: spec",
+    ),
     "a misspelt field of an operator's": (
         lambda d: find(d, "ScaledObject", "macromdm-push")["spec"].update(minReplicas=2),
         "minReplicas",
@@ -113,6 +122,89 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     "a wrong type in one of several kinds": (
         lambda d: trigger(d).update(value=2000),
         "ScaledObject macromdm-webhook: $.triggers[0].metadata.value: 2000 is not of type 'string'",
+    ),
+    # --- what the API server refuses, though it has the right types
+    "another selector": (
+        lambda d: deployment(d)["selector"]["matchLabels"].update(x="y"),
+        "macromdm-checkin: does not select its own pods",
+    ),
+    "pods without labels": (
+        lambda d: deployment(d)["template"].pop("metadata"),
+        "macromdm-checkin: does not select its own pods",
+    ),
+    "a rollout that cannot begin": (
+        lambda d: deployment(d)["strategy"]["rollingUpdate"].update(maxSurge="0%"),
+        "macromdm-checkin: neither a new pod may be added nor an old one end",
+    ),
+    "two strategies": (
+        lambda d: deployment(d)["strategy"].update(type="Recreate"),
+        "macromdm-checkin: has rollingUpdate, and another type",
+    ),
+    "a Job that never ends": (
+        lambda d: find(d, "Job", "macromdm")["spec"]["template"]["spec"].pop("restartPolicy"),
+        "macromdm-prepare: a Job's restartPolicy is",
+    ),
+    "two bounds of a budget": (
+        lambda d: find(d, "PodDisruptionBudget", "macromdm-push")["spec"].update(minAvailable=1),
+        "macromdm-push: has minAvailable and maxUnavailable",
+    ),
+    "a liveness of two answers": (
+        lambda d: container(d)["livenessProbe"].update(successThreshold=2),
+        "macromdm-checkin: the successThreshold of the livenessProbe is 1",
+    ),
+    "no time for an answer": (
+        lambda d: container(d)["readinessProbe"].update(timeoutSeconds=0),
+        "macromdm-checkin: the timeoutSeconds of the readinessProbe is 1 at least",
+    ),
+    "more memory than its limit": (
+        lambda d: container(d)["resources"]["requests"].update(memory="0.6Gi"),
+        "macromdm-checkin: asks for more memory than its limit",
+    ),
+    "a quantity of bytes": (
+        lambda d: container(d)["resources"]["limits"].update(memory="1GB"),
+        "Deployment macromdm-checkin: 1GB is no quantity",
+    ),
+    "a mount of nothing": (
+        lambda d: container(d)["volumeMounts"].append({"name": "x", "mountPath": "/x"}),
+        "macromdm-checkin: there is no volume x",
+    ),
+    "two mounts at one path": (
+        lambda d: container(d)["volumeMounts"].append(
+            {"name": "certificates", "mountPath": "/secrets"}
+        ),
+        "macromdm-checkin: two volumes have one mountPath",
+    ),
+    "a label that is matched twice": (
+        lambda d: pod(d)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].update(
+            {"pod-template-hash": "x"}
+        ),
+        "macromdm-checkin: pod-template-hash is in matchLabelKeys and in the labelSelector",
+    ),
+    "the node's network": (
+        lambda d: pod(d).update(hostNetwork=True),
+        "macromdm-checkin: hostNetwork is not allowed",
+    ),
+    "the node's files": (
+        lambda d: pod(d)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+        "macromdm-checkin: a volume of the kind hostPath is not allowed",
+    ),
+    "a mode that is not octal": (
+        lambda d: pod(d)["volumes"][0]["projected"].update(defaultMode=440),
+        "macromdm-checkin: secrets has the mode 0670",
+    ),
+    "a target without a value": (
+        lambda d: find(d, "HorizontalPodAutoscaler", "macromdm-checkin")["spec"]["metrics"][0][
+            "resource"
+        ].update(target={"type": "Utilization"}),
+        "macromdm-checkin: a target has no value",
+    ),
+    "a fallback of CPU alone": (
+        lambda d: find(d, "ScaledObject", "macromdm-webhook")["spec"]["triggers"].pop(0),
+        "macromdm-webhook: no trigger of it can have a fallback",
+    ),
+    "a document twice": (
+        lambda d: d.append(copy.deepcopy(find(d, "Service", "macromdm-push"))),
+        "Service macromdm-push: is there twice",
     ),
     # --- pods
     "another command": (lambda d: container(d).update(args=["push"]), "runs another service"),
