@@ -179,4 +179,21 @@ def drain_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{deployment['metadata']['name']}: no PodDisruptionBudget keeps all replicas but one"
 
 
-CHECKS = (service_faults, image_faults, pod_faults, drain_faults)
+def account_faults(documents: list[Document]) -> Iterator[str]:
+    """A RoleBinding names a Role and accounts that exist, and MongoDB's operator has the one of its pods."""
+    wanted = [
+        ("ServiceAccount", "mongodb-database") for _ in of_kind(documents, "MongoDBCommunity")
+    ]
+    for binding in of_kind(documents, "RoleBinding"):
+        wanted += [
+            (each["kind"], each["name"]) for each in (binding["roleRef"], *binding["subjects"])
+        ]
+        for subject in binding["subjects"]:
+            if subject.get("namespace") != binding["metadata"].get("namespace"):
+                yield f"{binding['metadata']['name']}: binds an account of another namespace"
+    for kind, name in wanted:
+        if named(documents, kind, name) is None:
+            yield f"there is no {kind} {name}"
+
+
+CHECKS = (service_faults, image_faults, pod_faults, drain_faults, account_faults)

@@ -161,4 +161,27 @@ def tls_faults(documents: list[Document]) -> Iterator[str]:
                     yield f"{ingress['metadata']['name']}: no certificate is made for {host}"
 
 
-CHECKS = (route_faults, entrance_faults, limit_faults, alert_faults, monitor_faults, tls_faults)
+def grant_faults(documents: list[Document]) -> Iterator[str]:
+    """A Gateway reads the certificates, which are Secrets of another namespace than its own."""
+    granted = {
+        (source["namespace"], target["name"])
+        for grant in of_kind(documents, "ReferenceGrant")
+        for source in grant["spec"]["from"]
+        for target in grant["spec"]["to"]
+    }
+    for route in of_kind(documents, "HTTPRoute"):
+        secret = f"{route['metadata']['name']}-tls"
+        for parent in route["spec"]["parentRefs"]:
+            if (parent["namespace"], secret) not in granted:
+                yield f"no ReferenceGrant lets the namespace {parent['namespace']} read {secret}"
+
+
+CHECKS = (
+    route_faults,
+    entrance_faults,
+    limit_faults,
+    alert_faults,
+    monitor_faults,
+    tls_faults,
+    grant_faults,
+)

@@ -473,7 +473,40 @@ def test_a_gateway_that_no_policy_lets_in_is_named(
 
     faults = list(local("check_k8s").faults(documents))
 
-    assert faults == ["no NetworkPolicy lets the namespace edge in"]
+    assert faults == [
+        "no NetworkPolicy lets the namespace edge in",
+        "no ReferenceGrant lets the namespace edge read macromdm-devices-tls",
+    ]
+
+
+ACCOUNT: dict[str, tuple[Callable[[Documents], object], str]] = {
+    "no account": (
+        lambda d: without(d, "ServiceAccount", "mongodb-database"),
+        "there is no ServiceAccount mongodb-database",
+    ),
+    "no role": (
+        lambda d: without(d, "Role", "mongodb-database"),
+        "there is no Role mongodb-database",
+    ),
+    "another namespace": (
+        lambda d: find(d, "RoleBinding", "mongodb")["subjects"][0].update(namespace="default"),
+        "mongodb-database: binds an account of another namespace",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mistake", "said"), ACCOUNT.values(), ids=ACCOUNT)
+def test_pods_of_mongodb_that_have_no_account_are_named(
+    rendered: dict[str, Documents],
+    local: Callable[[str], Any],
+    mistake: Callable[[Documents], object],
+    said: str,
+) -> None:
+    documents = copy.deepcopy(rendered["mongodb-operator"])
+
+    mistake(documents)
+
+    assert said in list(local("check_k8s").faults(documents))
 
 
 def test_a_moving_image_and_an_only_replica_are_named(

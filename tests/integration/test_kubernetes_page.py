@@ -21,6 +21,7 @@ from tests.support.harness.system import ServiceProcess
 pytestmark = pytest.mark.real
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+[DELIVERIES] = re.findall(r"`(kubectl [^`]+ services deliveries [^`]+)`", PAGE)
 HOSTS = {"mdm.example.org": "mdm.example.net", "mdm-api.example.org": "mdm-api.example.net"}
 
 
@@ -45,7 +46,7 @@ class Desk:
         shutil.copy(ROOT / "Makefile", self.checkout)
         programs = folder / "bin"
         programs.mkdir()
-        for name in ("kubectl", "kind", "docker"):
+        for name in ("kubectl", "kind", "docker", "podman"):
             script = ROOT / "tests/integration/fake_cluster.py"
             text = script.read_text()
             (programs / name).write_text(f"#!{sys.executable}\n{text}")
@@ -85,33 +86,38 @@ def desk(tmp_path: Path) -> Desk:
 def test_a_newcomer_enrolls_a_device(
     tmp_path: Path, desk: Desk, mongodb_url: str, amqp_url: str
 ) -> None:
-    start, forward, enroll, ask = blocks(section("Try it"))
+    start, with_podman, forward, enroll, ask = blocks(section("Try it"))
     [key_file] = re.findall(r"`(\. deploy/\S+/secrets/api\.env)`", section("Try it"))
 
     desk.run(start)
 
     image = workload(desk.applied, "checkin")["spec"]["template"]["spec"]["containers"][0]["image"]
+    desk.run(with_podman)
     noted = (desk.cluster / "images").read_text().splitlines()
-    assert noted == [f"docker {image}", f"kind docker-image {image}"]
+    full = f"docker.io/library/{image}"
+    assert noted[:2] == [f"docker {image}", f"kind docker-image {image}"]
+    assert noted[2:] == [f"podman {image} {full}", f"kind {full}"]
     desk.run(forward)
     mounts = Mounts(tmp_path, desk.applied)
     mounts.urls = {"MDM_MONGODB_URL": mongodb_url, "MDM_AMQP_URL": amqp_url}
     processes = []
     try:
-        for name in ("checkin", "commands"):
+        for name in ("checkin", "commands", "webhook"):
             environ = mounts.environment(name)
-            pod = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-            (desk.cluster / f"macromdm-{name}.json").write_text(json.dumps(environ | pod))
             process = ServiceProcess(name, tmp_path / f"{name}-process", own_ports(environ))
             processes.append(process)
             process.start()
-        checkin, commands = processes
+            pod = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+            pod["MDM_HTTP"] = f":{process.port}"
+            (desk.cluster / f"macromdm-{name}.json").write_text(json.dumps(environ | pod))
+        checkin, commands, _ = processes
         enroll = enroll.replace("http://127.0.0.1:8081", checkin.url)
         enroll = enroll.replace("/dev/shm/", f"{tmp_path}/shm-")
         ask = ask.replace("http://127.0.0.1:8082", commands.url)
 
         said = desk.run(enroll)
         listed = json.loads(desk.run(f"{key_file}\n{ask}"))
+        desk.run(DELIVERIES)
     finally:
         for process in processes:
             process.close()
@@ -127,9 +133,12 @@ def own_ports(environ: dict[str, str]) -> dict[str, str]:
 
 
 def test_an_overlay_of_ones_own_is_applied_upgraded_and_restored(desk: Desk) -> None:
-    inline = re.findall(r"`((?:cp -r|deploy/k8s/secrets\.sh|kubectl) [^`]+)`", PAGE)
+    inline = re.findall(
+        r"`((?:cp -r|deploy/k8s/secrets\.sh|kubectl -n|kubectl apply -k) [^`]+)`", PAGE
+    )
     mine = desk.checkout / "deploy/k8s/overlays/mine"
-    copy, make_secrets, apply, *others = [each for each in inline if " ... " not in each]
+    inline = [each for each in inline if " ... " not in each and each != DELIVERIES]
+    copy, make_secrets, apply, *others = inline
 
     desk.run(f"{copy}\n{make_secrets}")
     for name in ("kustomization.yaml", "settings.env"):
@@ -144,11 +153,25 @@ def test_an_overlay_of_ones_own_is_applied_upgraded_and_restored(desk: Desk) -> 
 
         assert list(check_k8s.faults(desk.applied)) == []
     assert not re.search(r"mdm(-api)?\.example\.org", json.dumps(desk.applied))
-    commands = "\n".join(
-        [*others, *blocks(section("Upgrade")), *blocks(section("Secrets and certificates"))]
-    )
-    assert len(re.findall("kubectl", commands)) >= 6
+    parts = ("Upgrade", "Back up", "Secrets and certificates")
+    commands = "\n".join([*others, *(block for part in parts for block in blocks(section(part)))])
+    assert len(re.findall("kubectl", commands)) >= 15
     desk.run(commands)
+
+
+def test_a_changed_setting_is_applied_where_the_job_is_deleted_first(desk: Desk) -> None:
+    desk.run("cp -r deploy/k8s/overlays/production deploy/k8s/overlays/mine")
+    desk.run("deploy/k8s/secrets.sh deploy/k8s/overlays/mine")
+    apply = "kubectl apply -k deploy/k8s/overlays/mine"
+    desk.run(apply)
+    with (desk.checkout / "deploy/k8s/overlays/mine/settings.env").open("a") as file:
+        file.write("MDM_COMMAND_RETENTION=20 d\n")
+
+    with pytest.raises(AssertionError, match="field is immutable"):
+        desk.run(apply)
+    desk.run(blocks(section("Secrets and certificates"))[-1])
+
+    assert "20 d" in json.dumps(desk.applied)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +182,7 @@ def test_an_overlay_of_ones_own_is_applied_upgraded_and_restored(desk: Desk) -> 
         "kubectl -n macromdm delete job macromdm-prepair --ignore-not-found",
         "kubectl -n macromdm create secret generic macromdm-certificates --from-file=device-ca.pem",
         "kubectl -n macromdn get pods",
+        "kubectl -n macromdm annotate scaledobject --all autoscaling.keda.sh/paused-replicas-",
         "kubectl apply -k deploy/k8s/overlays/mine",
     ],
 )
@@ -171,7 +195,7 @@ def test_a_command_that_names_what_is_not_there_fails(command: str, desk: Desk) 
 
 
 def test_every_command_of_the_page_is_in_a_part_that_is_run() -> None:
-    parts = ("Try it", "Secrets and certificates", "Upgrade")
+    parts = ("Try it", "Secrets and certificates", "Upgrade", "Back up")
     assert [block for part in parts for block in blocks(section(part))] == blocks(PAGE)
 
 
