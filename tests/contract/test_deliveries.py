@@ -456,3 +456,16 @@ async def test_what_is_not_pending_is_not_skipped(deliveries: Deliveries) -> Non
     assert not await deliveries.skip("config:unknown", None)
     assert await deliveries.dead_lettered(partition_of("MAC")) == [dead_lettered]
     assert await deliveries.body("config:a") == b"the body"
+
+
+async def test_a_queue_of_a_subscription_or_a_push_certificate_is_its_own(
+    deliveries: Deliveries,
+) -> None:
+    """They have no device: their names hold a colon, which no device's id does."""
+    queue = DeliveryQueueKey("2", "webhook:1")
+    await deliveries.store([owed("e", 5, queue)])
+
+    assert await blocked(deliveries, "webhook:1") == {queue: Backlog(5, 5, "e")}
+    [found] = await waiting(deliveries, queue)
+    assert found.id == "2:e"
+    assert await deliveries.lease([found], "holder", LATER, NOW) == {"2:e"}

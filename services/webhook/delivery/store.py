@@ -169,7 +169,7 @@ async def retry_dead_letters(
 async def skip(deliveries: Deliveries, journal: Journal, delivery_id: str) -> bool:
     """Make a dead letter of a pending delivery, and keep its body for when the journal has forgotten
     it. False: it is not pending."""
-    event_id = delivery_id.rpartition(":")[2]
+    event_id = delivery_id.partition(":")[2]
     body = None
     with suppress(CannotDecrypt, OfNewerVersion):
         if event := (await journal.read([event_id])).get(event_id):

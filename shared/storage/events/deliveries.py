@@ -81,7 +81,7 @@ class MongoDeliveries:
         queues: dict[str, Backlog] = {}
         async for document in self._pending(partition, {"lane": 1, "number": 1}):
             queue, number = document["lane"], document["number"]
-            event_id = document["_id"][len(queue.rsplit(":", 1)[0]) + 1 :]
+            event_id = document["_id"].partition(":")[2]
             seen = queues.get(queue, Backlog(number, number, event_id))
             queues[queue] = Backlog(
                 min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
@@ -231,7 +231,8 @@ def _queue_key(queue: DeliveryQueueKey) -> str:
 
 
 def _queue_of(key: str) -> DeliveryQueueKey:
-    subscription, device = key.rsplit(":", 1)
+    # Only the first colon: events without a device have one in the name that stands for it.
+    subscription, _, device = key.partition(":")
     device, _, aside = device.partition(_ASIDE)
     return DeliveryQueueKey(subscription, device, aside or None)
 
