@@ -87,6 +87,9 @@ class Deliveries(Protocol):
         """Make dead-lettered deliveries pending again (None: all of them), with a fresh schedule, and named
         pending ones due `now`; the number of both."""
 
+    async def revive(self, ids: Collection[str], now: datetime) -> None:
+        """As `retry`, but pending ones are left alone."""
+
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
         """Dead-letter a pending delivery, despite any lease, and keep `body` with it. False: it is not
         pending. Raises TooLarge where the store cannot hold that body."""

@@ -287,6 +287,24 @@ async def test_a_retry_by_hand_makes_it_pending_with_a_fresh_schedule(
     assert await deliveries.lease(found, "h2", LATER, NOW) == {"config:a"}
 
 
+async def test_what_is_revived_is_pending_again_and_what_is_pending_is_left_alone(
+    deliveries: Deliveries,
+) -> None:
+    await give_up(deliveries, owed("a"))
+    await give_up(deliveries, owed("b", 2))
+    await deliveries.store([owed("c", 3)])
+
+    await deliveries.revive(["config:a", "config:c", "config:unknown"], LATER)
+
+    found = await waiting(deliveries)
+    assert [(d.event_id, d.attempts, d.next_attempt_at) for d in found] == [
+        ("a", 0, LATER),
+        ("c", 0, owed("c").next_attempt_at),
+    ]
+    assert await blocked(deliveries) == {MAC: Backlog(1, 3, "a")}
+    assert await deliveries.lease(found, "h2", LATER, NOW) == {"config:a", "config:c"}
+
+
 async def test_what_was_kept_with_a_delivery_stays_when_it_is_retried(
     deliveries: Deliveries,
 ) -> None:

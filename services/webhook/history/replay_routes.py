@@ -119,7 +119,8 @@ def replay_routes(service: SubscriptionService, replays: ReplayService, auth: Ap
     )
     async def replay_events(request: Request, id: str) -> JsonAnswer:
         """Of the topics that it asks for, as long as the journal has them. They carry their `event_id`
-        and the header `X-MacroMDM-Replay`, and come beside new events, which do not wait for them."""
+        and the header `X-MacroMDM-Replay`, and come beside new events, which do not wait for them. Dead
+        letters are tried again without it, in their place before newer events of their device."""
         subscription = await service.get(id)
         asked = await parsing.read(request, ReplayRequest)
         replay = await replays.start(subscription, asked, request.state.caller.name)

@@ -69,7 +69,7 @@ class AttemptOut(TypedDict):
     at: Time
     attempt: Annotated[int, like(1)]
     events: Annotated[int, about("How many its request carried.", 1)]
-    status: Annotated[int | None, about("Of the answer.", 500)]
+    status: Annotated[int | None, about("Of an answer that is no 2xx.", 500)]
     latency: Annotated[float | None, about("Seconds.", 0.012)]
     reason: Annotated[str | None, like("answered 500")]
     answer: Annotated[NoText, about("How the text of a failed one begins.")]
@@ -79,7 +79,14 @@ class StatusOut(TypedDict):
     waiting: Annotated[int, like(0)]
     dead_letters: Annotated[int, like(0)]
     is_complete: Annotated[bool, about("False: only the oldest 10,000 were counted.", True)]
-    blocked_devices: Annotated[list[str], about("The first 100 whose events wait.", [UDID])]
+    blocked_devices: Annotated[
+        list[str],
+        about(
+            "The first 100 whose events wait; `webhook:ID` and `push:TOPIC` stand for events that "
+            "have no device.",
+            [UDID],
+        ),
+    ]
     lag: Annotated[float | None, about("Seconds since the oldest event that waits.", 0.5)]
     delivered: Annotated[int, about("Events since the start of each replica.", 1234)]
     failed_attempts: Annotated[int, like(2)]
@@ -94,7 +101,7 @@ class SubscriptionStatus(SubscriptionOut):
 class DeliveryOut(TypedDict):
     event_id: Annotated[str, like(UUID)]
     topic: Annotated[str | None, like("mdm.Connect")]
-    device: Annotated[str, like(UDID)]
+    device: Annotated[str, about("Or `webhook:ID`, `push:TOPIC`: it has no device.", UDID)]
     state: Annotated[str, one_of((WAITING, DEAD)), like(WAITING)]
     is_set_aside: Annotated[bool, about("Its device does not wait for it.", False)]
     replay: Annotated[NoText, about("The replay by which it comes again.")]

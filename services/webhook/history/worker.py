@@ -17,7 +17,6 @@ from services.webhook.delivery.filters import Filters
 from services.webhook.delivery.store import read_apart, retry_dead_letters
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
-from shared.domain.event import Event
 from shared.domain.subscription import (
     START,
     Delivery,
@@ -52,7 +51,7 @@ class _Step:
     """A part of a replay. `is_last`: there is no more, and none can come."""
 
     position: str
-    events: Sequence[Event | Journaled] = ()
+    events: Sequence[Journaled] = ()
     is_last: bool = False
 
 
@@ -141,9 +140,11 @@ class ReplayWorker:
     async def _next(self, replay: Replay, subscription: Subscription) -> _Step:
         choice = replay.choice
         if choice.event_ids:
-            return _Step("", await self._named(choice.event_ids, subscription), is_last=True)
+            named = [Journaled(id, 0, 0) for id in choice.event_ids]
+            return _Step("", await self._passing(named, subscription), is_last=True)
         if choice.device is not None:
-            return await self._next_of_device(choice, int(replay.position or choice.since))
+            position = int(replay.position or choice.since)
+            return await self._next_of_device(choice, position, subscription)
         since = from_nanoseconds(int(replay.position or choice.since))
         end = from_nanoseconds(choice.until) + SETTLED
         settled = self.clock.now() - SETTLED
@@ -154,43 +155,42 @@ class ReplayWorker:
             if choice.since <= each.created_at < choice.until
             and _is_wanted(choice, subscription, each.topic or "")
         ]
-        wanted: Sequence[Event | Journaled] = chosen
         if subscription.filters:
-            wanted = await self._read(chosen)
+            chosen = await self._passing(chosen, subscription)
         is_last = len(page) < PAGE and settled >= end
-        return _Step(str(nanoseconds(following)), wanted, is_last)
+        return _Step(str(nanoseconds(following)), chosen, is_last)
 
-    async def _named(self, ids: Sequence[str], subscription: Subscription) -> list[Journaled]:
-        """All at once, since they are named in any order, and without their bodies."""
-        named: list[Journaled] = []
-        for chunk in chunked(ids, FEW):
-            for event in (await read_apart(self.journal, chunk)).values():
-                if isinstance(event, Event) and await self.filters.pass_event(
-                    subscription.filters, event
-                ):
-                    size, device = len(event.raw_payload), event.key.device
-                    topic = event.topic.value
-                    named.append(Journaled(event.id, event.created_at, size, topic, device))
-        return named
-
-    async def _next_of_device(self, choice: ReplayChoice, since: int) -> _Step:
+    async def _next_of_device(
+        self, choice: ReplayChoice, since: int, subscription: Subscription
+    ) -> _Step:
         device = choice.device or ""
         page = await self.journal.of_device(device, since, choice.until - 1, FEW)
-        events = await self._read(page)
+        events = await self._passing(page, subscription)
         is_settled = self.clock.now() >= from_nanoseconds(choice.until) + SETTLED
         is_last = len(page) < FEW and is_settled
         return _Step(str(page[-1].created_at + 1 if page else since), events, is_last)
 
-    async def _read(self, journaled: Sequence[Journaled]) -> list[Event | Journaled]:
-        """What cannot be read stays as it is, and waits in its delivery queue."""
-        found: dict[str, Event | Exception] = {}
-        for chunk in chunked([each.id for each in journaled], FEW):
-            found |= await read_apart(self.journal, chunk)
-        kept = [(found[each.id], each) for each in journaled if each.id in found]
-        return [event if isinstance(event, Event) else each for event, each in kept]
+    async def _passing(
+        self, journaled: Sequence[Journaled], subscription: Subscription
+    ) -> list[Journaled]:
+        """Those that pass its filters; the bodies of few are held at once. What cannot be read stays as it
+        is, and waits in its delivery queue if its topic is known."""
+        passing: list[Journaled] = []
+        for chunk in chunked(journaled, FEW):
+            found = await read_apart(self.journal, [each.id for each in chunk])
+            for each in chunk:
+                event = found.get(each.id)
+                if isinstance(event, Exception):
+                    passing.append(each)
+                elif event and await self.filters.pass_event(subscription.filters, event):
+                    size, device = len(event.raw_payload), event.key.device
+                    passing.append(
+                        Journaled(each.id, event.created_at, size, event.topic.value, device)
+                    )
+        return passing
 
     async def _store(
-        self, replay: Replay, subscription: Subscription, events: Sequence[Event | Journaled]
+        self, replay: Replay, subscription: Subscription, events: Sequence[Journaled]
     ) -> int:
         """Each queue's in order, one after the other; many queues' together."""
         queues: dict[DeliveryQueueKey, list[Delivery]] = defaultdict(list)
@@ -198,21 +198,15 @@ class ReplayWorker:
         for event in sorted(events, key=lambda each: each.created_at):
             if not _is_wanted(replay.choice, subscription, event.topic or ""):
                 continue
-            if isinstance(event, Event) and not await self.filters.pass_event(
-                subscription.filters, event
-            ):
-                continue
-            device = event.key.device if isinstance(event, Event) else event.device or ""
-            size = len(event.raw_payload) if isinstance(event, Event) else event.size
-            queue = DeliveryQueueKey(subscription.id, device, replay.aside)
+            queue = DeliveryQueueKey(subscription.id, event.device or "", replay.aside)
             queues[queue].append(
                 Delivery(
                     queue,
                     event.id,
                     event.created_at,
                     next_attempt_at=now,
-                    size=size,
-                    topic=event.topic and str(event.topic),
+                    size=event.size,
+                    topic=event.topic,
                 )
             )
         count = sum(map(len, queues.values()))
@@ -220,6 +214,8 @@ class ReplayWorker:
             firsts = [waiting.pop(0) for waiting in queues.values()]
             for chunk in chunked(firsts, _STORED_TOGETHER):
                 await self.deliveries.store(chunk)
+                # A dead letter is stored already: it is tried again, as a new one would be.
+                await self.deliveries.revive([each.id for each in chunk], now)
             queues = defaultdict(list, {key: left for key, left in queues.items() if left})
         return count
 

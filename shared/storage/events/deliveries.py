@@ -180,6 +180,11 @@ class MongoDeliveries:
             matched += await self._revive(await self.dead_lettered(partition), now)
         return matched
 
+    async def revive(self, ids: Names[str], now: datetime) -> None:
+        found = await find_by_id(self._documents, ids, {"body": 0})
+        dead = [each for each in found.values() if "given_up" in each]
+        await self._revive([*map(decode_delivery, dead)], now)
+
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
         found = await self._documents.find_one({"_id": delivery_id}, {"device": 1})
         if not found:

@@ -172,6 +172,10 @@ class FakeDeliveries:
                 owed.written(replace(again, state=DeliveryState.PENDING, attempts=0))
         return len(chosen)
 
+    async def revive(self, ids: Collection[str], now: datetime) -> None:
+        dead = {id for id, owed in self.records.items() if not owed.is_pending}
+        await self.retry(dead.intersection(ids), now)
+
     async def skip(self, delivery_id: str, body: bytes | None) -> bool:
         await self.before("skip")
         owed = self.records.get(delivery_id)

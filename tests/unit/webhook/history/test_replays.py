@@ -415,3 +415,23 @@ async def test_one_whose_key_is_missing_is_active_once_its_history_is_stored() -
     assert world.subscriptions.stored[id].is_held
     assert await world.state(replay) == ("done", 1, 1.0)
     assert {each.id for each in world.stored()} == {f"1:{event}", f"{id}:{event}"}
+
+
+@pytest.mark.parametrize("way", ["event_ids", "since", "device"])
+async def test_a_replay_tries_the_dead_letters_among_its_events_again(way: str) -> None:
+    world = World()
+    event = await world.event()
+    await world.deliveries.store([Delivery(DeliveryQueueKey("1", "MAC"), event, 1)])
+    await world.deliveries.skip(f"1:{event}", None)
+    since = {"since": ago(world, HOUR)}
+    asked = {
+        "event_ids": {"event_ids": [event]},
+        "since": since,
+        "device": since | {"device": "MAC"},
+    }
+
+    replay = await world.replay(**asked[way])
+    await world.finish()
+
+    assert [each.state for each in world.stored()] == [DeliveryState.PENDING]
+    assert await world.state(replay) == ("done", 1, 1.0)
