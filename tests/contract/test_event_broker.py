@@ -29,10 +29,11 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     made: Broker
     if request.param == "local":
         made = LocalBroker(clock=SystemClock(), prefetch=4)
+        await made.start()
     else:
         url = await _clean(request)
         made = RabbitBroker(url, clock=SystemClock(), prefetch=4)
-    await made.start()
+        await made.start(timedelta(seconds=30))
     yield made
     await made.close()
 

@@ -40,10 +40,11 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[LocalBroker | 
     made: LocalBroker | RabbitBroker
     if request.param == "local":
         made = LocalBroker(clock=SystemClock())
+        await made.start()
     else:
         url = request.getfixturevalue("rabbit").url
         await remove_topology(url)
         made = RabbitBroker(url, clock=SystemClock())
-    await made.start()
+        await made.start(timedelta(seconds=30))
     yield made
     await made.close()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
@@ -82,7 +83,7 @@ async def stage(mongodb_url: str, amqp_url: str) -> AsyncIterator[Stage]:
         stack.push_async_callback(database.close)
         brokers = [RabbitBroker(amqp_url, clock=CLOCK) for _ in range(2)]
         for broker in brokers:
-            await broker.start()
+            await broker.start(timedelta(seconds=30))
             stack.push_async_callback(broker.close)
         names = ("config", "one", "two")
         sinks = {name: await stack.enter_async_context(Sink()) for name in names}

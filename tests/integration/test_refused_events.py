@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Stage:
 @asynccontextmanager
 async def stage_on(folder: Path, mongodb_url: str, amqp_url: str) -> AsyncIterator[Stage]:
     database, broker = Mongo(mongodb_url), RabbitBroker(amqp_url, clock=CLOCK)
-    await broker.start()
+    await broker.start(timedelta(seconds=30))
     async with Sink() as sink:
         settings = {
             "MDM_MONGODB_URL": mongodb_url,

@@ -51,11 +51,12 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     made: Broker
     if request.param == "local":
         made = LocalBroker(clock=CLOCK)
+        await made.start()
     else:
         url = request.getfixturevalue("rabbit").url  # `amqp_url` is async, and so is this fixture
         await remove_topology(url)
         made = RabbitBroker(url, clock=CLOCK)
-    await made.start()
+        await made.start(timedelta(seconds=30))
     yield made
     await made.close()
 

@@ -108,7 +108,7 @@ async def two_replicas(
 ) -> AsyncIterator[Replicas]:
     """Both are up, and each serves half of the partitions."""
     database, broker = Mongo(mongodb_url), RabbitBroker(amqp_url, clock=CLOCK)
-    await broker.start()
+    await broker.start(timedelta(seconds=30))
     urls = {"MDM_MONGODB_URL": mongodb_url, "MDM_AMQP_URL": amqp_url, **settings}
     processes = [LoopbackProcess("webhook", folder / f"webhook-{n}", urls) for n in range(2)]
     try:
