@@ -176,8 +176,8 @@ class Sweep:
         return missed
 
     async def _push(self, since: datetime, enrollments: Collection[str], loops: Loops) -> None:
-        push_requests = partial(self._pusher.push_requests, enrollments)
-        await loops.until_done("sweep_push", push_requests, PACE, waits="sweep_push_not_recorded")
+        push = partial(self._pusher.missed, list(enrollments))
+        await loops.until_done("sweep_push", push, PACE, waits="sweep_push_not_recorded")
         self._under_way.remove(since)
         done = min([*self._under_way, self._position or since])
         # One that is not stored is overtaken by the next.

@@ -7,13 +7,14 @@ counted, and the pauses grow. `failing` names the loops that have failed so for 
 
 A step that hangs is a bug, since each of its awaits has a deadline, and a short one: an outage hangs nothing.
 `failing` names its loop after five minutes in which the step did not go on, however long the step is;
-`stalled` after half an hour, when only a restart can help.
+`stalled` after half an hour, when only a restart can help. A step that waits `in_turn` does not hang.
 """
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -97,6 +98,10 @@ class Loops:
         }
         return sorted({**found, **self._hanging(FAILING_AFTER)}.values())
 
+    def hanging(self) -> int:
+        """How many loops' steps have not gone on for FAILING_AFTER."""
+        return len(self._hanging(FAILING_AFTER))
+
     def stalled(self) -> list[str]:
         """The loops whose step has not gone on for STALLED_AFTER."""
         return sorted(self._hanging(self.stalled_after).values())
@@ -119,6 +124,19 @@ class Loops:
             self._running.remove(loop)
 
 
+@asynccontextmanager
+async def in_turn(gate: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold a gate. For a step itself, not for tasks that it begins: others that go on may be before it for
+    any time."""
+    loop = _under_way.get()
+    if loop is not None:
+        loop.rests()
+    async with gate:
+        if loop is not None:
+            loop.goes_on()
+        yield
+
+
 class _Loop:
     """One loop, and its failures since its last success."""
 
@@ -139,10 +157,11 @@ class _Loop:
         self._said: set[str] = set()
 
     async def attempt(self, step: Step, *, may_wait: bool = False) -> bool:
+        before = _under_way.set(None if may_wait else self)
         try:
-            await (step() if may_wait else _Watched(step(), self._goes_on))
+            await (step() if may_wait else _Watched(step(), self.goes_on))
         except asyncio.CancelledError as exc:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             self._failed_by_bug(
                 exc
@@ -152,14 +171,18 @@ class _Loop:
             self.failed(exc)
             return False
         finally:
-            self.went_on_at = float("inf")
+            self.rests()
+            _under_way.reset(before)
         self.failing_since, self.pause = float("inf"), self._pace.every
         self._is_away = False
         self._said.clear()
         return True
 
-    def _goes_on(self) -> None:
+    def goes_on(self) -> None:
         self.went_on_at = self._clock.monotonic()
+
+    def rests(self) -> None:
+        self.went_on_at = float("inf")
 
     def failed(self, exc: Exception) -> None:
         errors = list(_errors(exc))
@@ -188,6 +211,10 @@ class _Loop:
         self._said.add(self.error)
 
 
+_under_way: ContextVar[_Loop | None] = ContextVar("loop", default=None)
+"""The loop whose watched step runs here."""
+
+
 class _Watched(Generator[Any, Any, object]):
     """A step to await. Calls `goes_on` when it begins, and each time that what it waited for is there."""
 
@@ -207,7 +234,8 @@ class _Watched(Generator[Any, Any, object]):
         return self._step.throw(*error)
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
+    """Somebody cancels this task, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from shared.concurrency.partitions import PartitionShare
-from shared.concurrency.periodic import Loops, Pace
+from shared.concurrency.periodic import Loops, Pace, in_turn
 from shared.concurrency.publishing import publish_safely
 from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Unavailable
@@ -161,7 +161,7 @@ class Relay:
 
     async def _relay_in_turn(self, device: str) -> None:
         try:
-            async with self._gate:
+            async with in_turn(self._gate):
                 if self._may_flow(device):
                     await self.relay_device(device)
                     self._backoff.succeeded(device)
@@ -227,7 +227,7 @@ class Relay:
         """One after the other, each safe before the next; adds the ids of those that are."""
         size = page[0].size
         is_large = size is None or size > READ_TOGETHER
-        async with self._large if is_large else nullcontext():
+        async with in_turn(self._large) if is_large else nullcontext():
             try:
                 events = await self._journal.read([each.id for each in page])
             except (CannotDecrypt, OfNewerVersion):

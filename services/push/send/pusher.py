@@ -6,6 +6,7 @@ open command is woken for a push request; one enrollment is pushed at most once 
 requests come; a failed push of one never holds up another."""
 
 import asyncio
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ import structlog
 
 from services.push.send.attempt import PushAttempts
 from services.push.send.outcomes import Accepted, Outcome, record_of
+from shared.chunks import chunked
 from shared.concurrency.batching import BatchExecutor
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus, PushTarget
 from shared.domain.errors import MdmError
@@ -35,6 +37,9 @@ LOOK_AGAIN = timedelta(minutes=1)
 """The time after which the sweep looks at a push that was still under way when its push request was acked."""
 
 UNDER_WAY = "under way"
+
+TOGETHER = 1000
+"""Pushes of one look of the sweep that wait side by side."""
 
 BATCH = 32
 """Reads and writes that go to the store together."""
@@ -82,11 +87,14 @@ class Pusher:
         """Push these enrollments, now. Raises Unavailable when a push could not be recorded."""
         await self._all([(enrollment, None) for enrollment in set(enrollments)])
 
+    async def missed(self, enrollments: Collection[str]) -> None:
+        """As `push_requests`, for any number, TOGETHER at a time."""
+        await self._all([(enrollment, None) for enrollment in enrollments], TOGETHER)
+
     async def again(self, records: Sequence[PushRecord]) -> None:
         """Push devices that stayed silent; the backoff of each goes on from its record."""
-        await self._all(
-            [(r.enrollment, r) for r in records if not self._is_under_way(r.enrollment)]
-        )
+        silent = [(r.enrollment, r) for r in records if not self._is_under_way(r.enrollment)]
+        await self._all(silent, TOGETHER)
 
     async def leave_to_sweep(self, enrollments: Collection[str]) -> None:
         """Let the sweep look soon at those whose push has not ended yet, in case it never does."""
@@ -112,7 +120,9 @@ class Pusher:
         await self._loads.drain()
         await self._records.drain()
 
-    async def _all(self, wanted: Sequence[tuple[str, PushRecord | None]]) -> None:
+    async def _all(
+        self, wanted: Sequence[tuple[str, PushRecord | None]], together: int = sys.maxsize
+    ) -> None:
         errors: list[MdmError] = []
 
         async def one(enrollment: str, earlier: PushRecord | None) -> None:
@@ -121,9 +131,10 @@ class Pusher:
             except MdmError as exc:
                 errors.append(exc)
 
-        async with asyncio.TaskGroup() as group:
-            for enrollment, earlier in wanted:
-                group.create_task(one(enrollment, earlier))
+        for some in chunked(wanted, together):
+            async with asyncio.TaskGroup() as group:
+                for enrollment, earlier in some:
+                    group.create_task(one(enrollment, earlier))
         if errors:
             raise errors[0]
 

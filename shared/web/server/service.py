@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from shared.concurrency.periodic import Loops
+from shared.concurrency.periodic import Loops, is_cancelled
 from shared.web.device_route import NoteRefused
 from shared.web.direct import DirectApp, direct_routes
 
@@ -42,7 +42,11 @@ async def _nothing_to_drain() -> None:
 
 
 async def _keep(name: str, work: Coroutine[Any, Any, None], ending: asyncio.Event) -> None:
-    await work
+    try:
+        await work
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
     if not ending.is_set():
         raise RuntimeError(f"a worker of {name} ended by itself")
 

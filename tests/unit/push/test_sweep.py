@@ -8,14 +8,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from services.push.send.apns import Push
 from services.push.send.attempt import PushAttempts
-from services.push.send.outcomes import TopicRefused
+from services.push.send.outcomes import Outcome, TopicRefused
 from services.push.send.pusher import Pusher, key_of
 from services.push.send.topics import Topics
 from services.push.sweep import INTERVAL, Sweep
 from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.partitions import assigned
-from shared.concurrency.periodic import Loops
+from shared.concurrency.periodic import FAILING_AFTER, Loops
 from shared.domain.command import EntryState, QueueEntry
 from shared.domain.enrollment import (
     PARTITIONS,
@@ -566,3 +567,41 @@ async def test_a_sweep_that_has_caught_up_rests_though_time_goes_on() -> None:
 
     assert looks > 0
     assert world.queue.looks == looks
+
+
+class SlowApns(FakeApnsSender):
+    """Answers after 55 s."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def push(self, push: Push) -> Outcome:
+        await self._clock.sleep(55 * SECOND)
+        return await super().push(push)
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["never pushed", "silent"])
+async def test_pushes_that_go_on_slowly_are_no_loop_that_hangs(is_silent: bool) -> None:
+    world = World()
+    world.apns = SlowApns(world.clock)
+    accepted = world.clock.now()
+    devices = [f"D{number}" for number in range(1200)]
+    for device in devices:
+        world.enroll(device)
+        world.accept(device)
+    await world.clock.run(SECOND)
+    if is_silent:
+        now = world.clock.now()
+        await world.pushes.record([PushRecord(each, now, now) for each in devices])
+    loops, named = Loops(world.clock), set[str]()
+    sweeping = asyncio.create_task(world.process().run(loops))
+    while len(world.apns.pushes) < len(devices):
+        await world.clock.run(10 * SECOND)
+        named.update(loops.failing())
+        assert world.clock.now() - accepted < 10 * MINUTE
+    sweeping.cancel()
+    await asyncio.wait({sweeping})
+
+    assert world.clock.now() - accepted > FAILING_AFTER
+    assert named == set()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,17 @@ from services.checkin.journal.relay import (
     SIDE_BY_SIDE,
     Backoff,
 )
+from shared.concurrency.periodic import FAILING_AFTER, Loops
 from shared.domain.enrollment import Waiting, partition_of
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, StoreUnavailable
 from shared.domain.event import Event
+from shared.ports.events import Journaled
 from tests.support.checkin_world import Device, Replica, World
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.journal import Confirm
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 
 async def all_wait(*names: str) -> tuple[World, Replica]:
@@ -264,3 +270,56 @@ async def behind(world: World, replica: Replica) -> None:
     for _ in range(3):
         await replica.serve(Device("MAC", "certificate of MAC").idle())
     assert waiting(world, ["MAC"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "minutes", "are_large"),
+    [(4 * SIDE_BY_SIDE, 2, False), (SIDE_BY_SIDE, 0.25, True)],
+    ids=["small", "large"],
+)
+async def test_devices_behind_others_that_go_on_slowly_are_no_loops_that_hang(
+    devices: int, minutes: float, are_large: bool
+) -> None:
+    names = [f"D{number}" for number in range(devices)]
+    world, replica = await all_wait(*names)
+    loops, named = Loops(world.clock), set[str]()
+
+    async def slow(_: str) -> None:
+        await world.clock.sleep(minutes * MINUTE)
+
+    if are_large:
+        of_device = world.journal.of_device
+
+        async def large(*where: Any) -> list[Journaled]:
+            return [replace(each, size=READ_TOGETHER + 1) for each in await of_device(*where)]
+
+        world.journal.of_device = large  # type: ignore[method-assign]
+    world.publisher.before = slow
+    begun = world.clock.now()
+    relaying = asyncio.create_task(replica.relay.run(loops))
+    while waiting(world, names):
+        await world.clock.run(10 * SECOND)
+        named.update(loops.failing())
+        assert world.clock.now() - begun < 15 * MINUTE
+    relaying.cancel()
+    await asyncio.wait({relaying})
+
+    assert world.clock.now() - begun > FAILING_AFTER
+    assert named == set()
+
+
+async def test_a_device_that_hangs_is_a_loop_that_hangs() -> None:
+    world, replica = await all_wait("MAC")
+
+    async def hang(_: str) -> None:
+        await asyncio.Event().wait()
+
+    world.publisher.before = hang
+    loops = Loops(world.clock)
+    relaying = asyncio.create_task(replica.relay.run(loops))
+    await world.clock.run(FAILING_AFTER + MINUTE)
+    said = loops.failing()
+    relaying.cancel()
+    await asyncio.wait({relaying})
+
+    assert said == ["relay_device has hung in a step for 6 minutes"]

@@ -1,6 +1,7 @@
 """Readiness: no reason left, and the port open."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -163,12 +164,19 @@ async def test_a_long_step_that_goes_on_hangs_not_nor_does_one_that_waits_for_me
     assert said == ([], [])
 
 
-async def test_a_worker_that_ends_by_itself_ends_the_service() -> None:
-    over, loops = asyncio.Event(), Loops(FakeClock())
-    feature = Feature(workers=(lambda _: over.wait(), lambda _: asyncio.Event().wait()))
-    running = asyncio.create_task(Service.of("checkin", [feature], loops).run())
+@pytest.mark.parametrize("end", [lambda over: over.set_result(None), asyncio.Future.cancel])
+async def test_a_worker_that_ends_by_itself_ends_the_service(
+    end: Callable[["asyncio.Future[None]"], None],
+) -> None:
+    over = asyncio.get_running_loop().create_future()
+
+    async def work(_: Loops) -> None:
+        await over
+
+    feature = Feature(workers=(work, lambda _: asyncio.Event().wait()))
+    running = asyncio.create_task(Service.of("checkin", [feature], Loops(FakeClock())).run())
     await asyncio.sleep(0)
-    over.set()
+    end(over)
 
     [done], _ = await asyncio.wait({running}, timeout=5)
 
