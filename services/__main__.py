@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -17,7 +17,7 @@ import uvloop
 from prometheus_client import disable_created_metrics
 
 from services.runtime.program import SETTINGS
-from shared.domain.errors import MdmError, Misconfigured
+from shared.domain.errors import MdmError, Misconfigured, Unavailable
 from shared.web.version import VERSION
 
 SOON = timedelta(minutes=1)
@@ -30,7 +30,7 @@ class CommandModule:
     module: str
     help: str
     deadline: timedelta | None = None
-    """None for what takes as long as the store is large, or as a service runs."""
+    """None for what takes as long as the store is large, or as a service runs, or for what has its own."""
 
 
 _WHAT = {"all": "the four services in one process"}
@@ -41,7 +41,7 @@ COMMANDS = {
         for name in SETTINGS
     },
     "identity": CommandModule("identity", "make a device identity, for simulators and tests", SOON),
-    "deliveries": CommandModule("deliveries", "events that wait, or were given up on", SOON),
+    "deliveries": CommandModule("deliveries", "events that wait, or were given up on"),
     "token": CommandModule("tokens", "tokens of the API: make, list, revoke", SOON),
     "rotate-secrets": CommandModule(
         "rotate_secrets", "encrypt the store's secrets with the first key of MDM_SECRET_KEY"
@@ -69,10 +69,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the command line; returns the exit code."""
     given = parser(arguments).parse_args(arguments)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
-    deadline = COMMANDS[given.name].deadline
-    work = asyncio.wait_for(
-        given.run(given, environ), None if deadline is None else deadline.total_seconds()
-    )
+    work = _within(COMMANDS[given.name].deadline, given.run(given, environ))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
@@ -83,6 +80,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             raise
         sys.stderr.write(f"macromdm: {error}\n")
         return 2 if isinstance(error, Misconfigured) else 1
+
+
+async def _within(deadline: timedelta | None, work: Awaitable[None]) -> None:
+    seconds = None if deadline is None else deadline.total_seconds()
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Unavailable(f"given up after {seconds:.0f} s: does the store answer?") from None
 
 
 def _first(error: BaseException, kind: type[MdmError]) -> BaseException | None:

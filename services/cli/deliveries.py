@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import httpx
 
@@ -60,13 +61,23 @@ async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
         settings.public_url if settings.tls_cert else f"http://{settings.http.reachable}"
     )
     async with httpx.AsyncClient(
-        base_url=url,
+        base_url=_checked(url),
         auth=("micromdm", _api_key(settings)),
         verify=ssl.create_default_context(),
         timeout=_TIMEOUT.total_seconds(),
         trust_env=False,
     ) as http:
         await DeliveriesCommand(http, sys.stdout).run(given)
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        checked = httpx.URL(url)
+        if checked.scheme in ("http", "https") and checked.host:
+            return checked
+    except httpx.InvalidURL:
+        pass
+    raise BadRequest(f"deliveries: --server: {url} is no URL as https://mdm.example.com")
 
 
 def _api_key(settings: AllSettings) -> str:
@@ -86,30 +97,26 @@ class DeliveriesCommand:
 
     async def run(self, given: argparse.Namespace) -> None:
         """Raises BadRequest for what the server or we refuse, Unavailable where it does not answer."""
+        _check(given)
         action, ids = given.action, given.ids
-        if given.blocked and action != "list":
-            raise BadRequest(f"deliveries {action}: takes no --blocked")
-        if ids and action == "list":
-            raise BadRequest("deliveries list: takes no ids")
-        if action in _NEEDED and not ids:
-            raise BadRequest(f"deliveries {action}: name {_NEEDED[action]}")
         if action == "list":
-            await (self._list_blocked() if given.blocked else self._list_dead_letters())
+            if given.blocked:
+                await self._write(self._blocked(), "nothing waits")
+            else:
+                await self._write(self._dead_letters(), "no dead letters")
         elif action in _CHANGES:
             await self._change(action, ids)
         elif action == "replay":
             await self._replay(given)
         else:
-            await self._list_replays(ids)
+            await self._write(self._replays(ids), "no replays")
 
-    async def _list_dead_letters(self) -> None:
-        lines = []
+    async def _dead_letters(self) -> AsyncIterator[str]:
         for webhook in await self._webhooks():
-            lines += [_line(webhook, each) async for each in self._deliveries(webhook, DEAD)]
-        self._write(lines, "no dead letters")
+            async for each in self._deliveries(webhook, DEAD):
+                yield _line(webhook, each)
 
-    async def _list_blocked(self) -> None:
-        lines: list[str] = []
+    async def _blocked(self) -> AsyncIterator[str]:
         for webhook in await self._webhooks():
             heads: dict[tuple[str, ...], Answer] = {}
             behind: dict[tuple[str, ...], int] = defaultdict(int)
@@ -120,15 +127,13 @@ class DeliveriesCommand:
                 # Its head is the one that was tried most: ids need not have the order of the queue.
                 if queue not in heads or each["attempts"] > heads[queue]["attempts"]:
                     heads[queue] = each
-            lines += [_blocked_line(webhook, each, behind[queue]) for queue, each in heads.items()]
-        self._write(lines, "nothing waits")
+            for waits, head in heads.items():
+                yield _blocked_line(webhook, head, behind[waits])
 
-    async def _list_replays(self, webhooks: Iterable[str]) -> None:
-        lines: list[str] = []
+    async def _replays(self, webhooks: Iterable[str]) -> AsyncIterator[str]:
         for webhook in webhooks:
-            found = await self._ask("GET", f"/{webhook}/replays")
-            lines += map(_replay_line, found["replays"])
-        self._write(lines, "no replays")
+            for each in (await self._ask("replays", "GET", _path(webhook, "replays")))["replays"]:
+                yield _replay_line(each)
 
     async def _change(self, action: str, ids: Iterable[str]) -> None:
         """Retry or skip these; without ids, the dead letters of all."""
@@ -145,8 +150,8 @@ class DeliveriesCommand:
         ]
         count = 0
         for webhook, body in requests or [(each, {}) for each in await self._webhooks()]:
-            path = f"/{webhook}/deliveries/{action}"
-            count += (await self._ask("POST", path, json=body))["count"]
+            path = _path(webhook, f"deliveries/{action}")
+            count += (await self._ask("count", "POST", path, json=body))["count"]
         what = "delivery" if count == 1 else "deliveries"
         self.out.write(f"{count} {what} will be {_CHANGES[action]}\n")
 
@@ -161,40 +166,74 @@ class DeliveriesCommand:
             "failed": given.failed or None,
         }
         body = {name: value for name, value in body.items() if value is not None}
-        started = await self._ask("POST", f"/{webhook}/replay", json=body)
-        self._write([_replay_line(started)])
+        started = await self._ask("progress", "POST", _path(webhook, "replay"), json=body)
+        self.out.write(f"{_replay_line(started)}\n")
 
     async def _webhooks(self) -> list[str]:
-        return [each["id"] for each in (await self._ask("GET"))["webhooks"]]
+        return [each["id"] for each in (await self._ask("webhooks", "GET"))["webhooks"]]
 
     async def _deliveries(self, webhook: str, state: str) -> AsyncIterator[Answer]:
         params: dict[str, str | int] | None = {"state": state, "limit": MOST_OF_PAGE}
         while params:
-            page = await self._ask("GET", f"/{webhook}/deliveries", params=params)
+            path = _path(webhook, "deliveries")
+            page = await self._ask("deliveries", "GET", path, params=params)
             for each in page["deliveries"]:
                 yield each
             cursor = page["next_cursor"]
             params = params | {"cursor": cursor} if cursor else None
 
-    async def _ask(self, method: str, path: str = "", **content: Any) -> Any:
+    async def _ask(self, field: str, method: str, path: str = "", **content: Any) -> Any:
+        """The JSON of an answer, which has this field."""
+        where = self.http.base_url
         try:
             answer = await self.http.request(method, ROUTE + path, **content)
+        except httpx.TimeoutException as exc:
+            seconds = _TIMEOUT.total_seconds()
+            raise Unavailable(f"no answer from {where} within {seconds:.0f} s") from exc
         except httpx.HTTPError as exc:
-            where = self.http.base_url
-            raise Unavailable(f"no answer from {where} ({exc}): does it run? See --server") from exc
-        if answer.is_success:
-            return answer.json()
+            is_trusted = "CERTIFICATE_VERIFY_FAILED" not in str(exc)
+            hint = "does it run?" if is_trusted else "set SSL_CERT_FILE to a CA of your own."
+            raise Unavailable(f"no answer from {where} ({exc}): {hint} See --server") from exc
         try:
-            error = answer.json()["error"]
+            said = answer.json()
+            error = "" if answer.is_success and field in said else said["error"]
         except (ValueError, KeyError, TypeError):
-            error = f"{self.http.base_url} answered {answer.status_code}"
-        raise (Unavailable if answer.is_server_error else BadRequest)(error)
+            error = f"{where} answered {answer.status_code}, and not as MacroMDM does: see --server"
+        if error:
+            raise (Unavailable if answer.is_server_error else BadRequest)(error)
+        return said
 
-    def _write(self, lines: Iterable[str], nothing: str = "") -> None:
-        self.out.write("".join(f"{line}\n" for line in lines) or f"{nothing}\n")
+    async def _write(self, lines: AsyncIterator[str], nothing: str) -> None:
+        is_empty = True
+        async for line in lines:
+            is_empty = False
+            self.out.write(f"{line}\n")
+        if is_empty:
+            self.out.write(f"{nothing}\n")
+
+
+def _check(given: argparse.Namespace) -> None:
+    action = given.action
+    for option, owner in _OPTIONS.items():
+        if action != owner and getattr(given, option):
+            raise BadRequest(f"deliveries {action}: takes no --{option}")
+    if given.ids and action == "list":
+        raise BadRequest("deliveries list: takes no ids")
+    if action in _NEEDED and not given.ids:
+        raise BadRequest(f"deliveries {action}: name {_NEEDED[action]}")
+
+
+def _path(webhook: str, rest: str) -> str:
+    """Whatever is given for a webhook, it stays one part of the path."""
+    return f"/{quote(webhook, safe='').replace('.', '%2E')}/{rest}"
 
 
 _CHANGES = {"retry": "tried again", "skip": "kept for a retry, not tried"}
+_OPTIONS = {
+    "blocked": "list",
+    **dict.fromkeys(("since", "until", "topic", "device", "failed"), "replay"),
+}
+"""Each with the only action that heeds it: another would do more than was asked for."""
 _NEEDED = {
     "skip": "the deliveries, as `list --blocked` shows them",
     "replay": "the webhook",

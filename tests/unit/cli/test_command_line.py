@@ -1,5 +1,9 @@
 """`python -m services`: the table of commands."""
 
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from services.__main__ import COMMANDS, main, parser
@@ -25,3 +29,28 @@ def test_an_unusable_setting_is_exit_code_2(capsys: pytest.CaptureFixture[str]) 
     assert main(["checkin", "--check-config"], {"MDM_HTTP": "x"}) == 2
 
     assert capsys.readouterr().err.startswith("macromdm: MDM_HTTP: must be host:port")
+
+
+@pytest.mark.parametrize(
+    "line", [["token", "list"], ["identity", "--name", "MAC", "--out", "folder"]], ids=" ".join
+)
+def test_a_command_that_takes_too_long_says_so(
+    line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    name = line[0]
+    command = COMMANDS[name]
+    assert command.deadline == timedelta(minutes=1)
+    monkeypatch.setitem(COMMANDS, name, replace(command, deadline=timedelta(milliseconds=10)))
+    monkeypatch.setattr(f"services.cli.{command.module}.run", hang)
+
+    assert main(line, {}) == 1
+
+    assert capsys.readouterr().err.startswith("macromdm: given up after 0 s")
+
+
+def test_a_list_of_deliveries_may_take_as_long_as_there_are_many() -> None:
+    """Each of its requests has a deadline."""
+    assert COMMANDS["deliveries"].deadline is None

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,16 @@ async def test_events_and_dead_letters_are_replayed() -> None:
         (["replays"], "the webhook"),
         (["list", "config:e1"], "list"),
         (["retry", "--blocked"], "--blocked"),
+        (["retry", "--device", "MAC"], "--device"),
+        (["retry", "--topic", "mdm.Connect"], "--topic"),
+        (["retry", "--since", "2026-01-01T00:00:00Z"], "--since"),
+        (["skip", "config:e1", "--until", "2026-01-01T00:00:00Z"], "--until"),
+        (["list", "--since", "2026-01-01T00:00:00Z"], "--since"),
+        (["replays", "w1", "--failed"], "--failed"),
+        (["replay", "../w1/test", "e1"], "there is no webhook ../w1/test"),
+        (["replay", "..", "e1"], r"there is no webhook \.\."),
+        (["replays", "w1?x"], r"there is no webhook w1\?x"),
+        (["skip", "w2/../w1:e1"], "there is no webhook w2/../w1"),
         (["replay", "w1"], "expected `event_ids`"),
         (["replay", "w1", "--since", "yesterday"], "since"),
         (["replay", "config", "--failed"], "MDM_WEBHOOK_URL"),
@@ -184,17 +195,64 @@ async def test_what_makes_no_sense_is_refused(arguments: list[str], named: str) 
         await said(await holding(), *arguments)
 
 
-@pytest.mark.parametrize("status", [None, 502, 503])
-async def test_a_server_that_does_not_answer_is_no_empty_list(status: int | None) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if status is None:
-            raise httpx.ConnectError("refused", request=request)
-        return httpx.Response(status)
+def answers(answer: Callable[[httpx.Request], httpx.Response]) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://mdm.example")
 
-    transport = httpx.MockTransport(answer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://mdm.example") as http:
-        with pytest.raises(Unavailable, match=r"mdm\.example"):
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx.ConnectError("refused"), r"\(refused\): does it run\? See --server"),
+        (httpx.ReadTimeout(""), "within 30 s$"),
+        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "set SSL_CERT_FILE"),
+    ],
+)
+async def test_a_server_that_does_not_answer_is_no_empty_list(error: Exception, said: str) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    async with answers(answer) as http:
+        with pytest.raises(Unavailable, match=f"no answer from http://mdm.example.* ?{said}"):
             await said_by(http, "list", "--blocked")
+
+
+@pytest.mark.parametrize("status", [200, 301, 404, 502, 503])
+@pytest.mark.parametrize("body", ["<html>", "[]", "{}", "7"])
+async def test_a_page_of_another_server_is_no_empty_list(status: int, body: str) -> None:
+    async with answers(lambda _: httpx.Response(status, text=body)) as http:
+        with pytest.raises(
+            Unavailable if status > 500 else BadRequest,
+            match=rf"http://mdm\.example answered {status}, and not as MacroMDM does",
+        ):
+            await said_by(http, "list")
+
+
+async def test_lines_are_written_as_they_come() -> None:
+    found = {"event_id": "e1", "device": "MAC", "topic": None, "attempts": 1, "last_error": "no"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/webhooks":
+            return httpx.Response(200, json={"webhooks": [{"id": "w1"}]})
+        if "cursor" in request.url.params:
+            raise httpx.ReadTimeout("")
+        return httpx.Response(200, json={"deliveries": [found], "next_cursor": "2"})
+
+    parser, out = argparse.ArgumentParser(), io.StringIO()
+    add_arguments(parser)
+    async with answers(answer) as http:
+        with pytest.raises(Unavailable):
+            await DeliveriesCommand(http, out).run(parser.parse_args(["list"]))
+
+    assert out.getvalue().startswith("w1:e1  device=MAC")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "localhost:8080", "mdm.example", "https://", "x\n"])
+async def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    with pytest.raises(BadRequest, match="--server"):
+        await run(parser.parse_args(["list", "--server", url]), {"MDM_API_KEY": "k" * 32})
 
 
 @pytest.mark.parametrize(
