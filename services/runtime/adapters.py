@@ -75,6 +75,7 @@ class PartsOfProcess:
         self._clock = SystemClock()
         self._ids = SystemIds()
         self.loops = Loops(self._clock, lambda loop: metrics.loop_failures.labels(loop).inc())
+        metrics.loops_hanging.set_function(lambda: self.loops.hanging())
         self._stack = AsyncExitStack()
         self._watched: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._checked: list[Callable[[], None]] = []

@@ -215,6 +215,7 @@ class Metrics:
         "Push certificates that APNs refuses while another one of their topic serves"
     )
     push_topics_stopped = _gauge("Push topics that APNs refuses: their certificates need care")
+    loops_hanging = _gauge("Loops of background work whose step has not gone on for five minutes")
     request_body_bytes = _gauge("Bytes of request bodies that this process holds")
     broker_up = _gauge("1 while the broker confirms")
     store_up = _gauge("1 while the store answers")
