@@ -311,10 +311,11 @@ async def test_devices_behind_others_that_go_on_slowly_are_no_loops_that_hang(
 async def test_a_device_that_hangs_is_a_loop_that_hangs() -> None:
     world, replica = await all_wait("MAC")
 
-    async def hang(_: str) -> None:
-        await asyncio.Event().wait()
+    async def hang(operation: str) -> None:
+        if operation == "read_waiting":
+            await asyncio.Event().wait()
 
-    world.publisher.before = hang
+    world.enrollments.before = hang
     loops = Loops(world.clock)
     relaying = asyncio.create_task(replica.relay.run(loops))
     await world.clock.run(FAILING_AFTER + MINUTE)
