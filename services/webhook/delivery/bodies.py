@@ -4,15 +4,14 @@ Promises: what waits for its turn and what is in use stay together below the bud
 bodies, which always fit. An event beyond the budget keeps its id and size, and its body is read back from the
 journal when its turn comes. Of the room for these a subscription gets a share that leaves room for others, so
 that one which hangs holds up no other. Bodies of a subscription are let in by order of arrival; one with a
-share waits behind one that has none. An event that has its body waits for no other one; so all of them get
-on.
+share waits behind one that has none, and all wait behind one that many came behind. An event that has its
+body waits for no other one; so all of them get on.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from itertools import count
 
 from services.webhook.delivery.store import DeliveryStore
 from services.webhook.endpoints.slots import LARGEST_BATCH
@@ -28,6 +27,9 @@ _LARGE = 8
 _LEFT_FREE = 3
 """For each byte that a subscription has, so many are free for others when it gets it."""
 
+_MOST_BEHIND = 100
+"""Once so many have come behind one that has no share, none is let in ahead of it."""
+
 _Waiting = tuple[int, int, "asyncio.Future[None]"]
 """Number of its arrival, size, and what it waits for."""
 
@@ -41,7 +43,7 @@ class Room:
         self._used = 0
         self._had: dict[str, int] = {}
         self._waiting: dict[str, deque[_Waiting]] = {}
-        self._order = count()
+        self._arrived = 0
 
     def of(self, subscription: str, size: int) -> "_Share":
         return _Share(self, subscription, min(size, self._largest))
@@ -58,7 +60,8 @@ class Room:
             return
         admitted = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(subscription, deque())
-        waiting.append((next(self._order), size, admitted))
+        self._arrived += 1
+        waiting.append((self._arrived, size, admitted))
         self._let_in()
         try:
             await admitted
@@ -89,10 +92,12 @@ class Room:
         for subscription in sorted(self._waiting, key=lambda name: self._waiting[name][0]):
             waiting = self._waiting[subscription]
             while waiting:
-                _, size, admitted = waiting[0]
+                number, size, admitted = waiting[0]
                 if not admitted.cancelled():
                     has_some = subscription in self._had
                     if size > self._left(subscription) or (has_some and not may_have_more):
+                        if not has_some and self._arrived - number >= _MOST_BEHIND:
+                            return
                         may_have_more = may_have_more and has_some
                         break
                     self._add(subscription, size)

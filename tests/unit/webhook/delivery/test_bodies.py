@@ -358,3 +358,26 @@ async def test_a_partition_with_large_events_leaves_the_others_room() -> None:
     assert held == [True, True, True, False]
     assert refused
     assert small.hold("e9", 10)
+
+
+async def test_others_that_keep_coming_do_not_hold_up_a_large_body_for_ever() -> None:
+    room = Room(1600)
+    held = [room.of(f"s{number}", 130) for number in range(8)]
+    for share in held:
+        await share.__aenter__()
+    large = asyncio.ensure_future(room.of("large", 200).__aenter__())
+    await settle()
+    taken = 0
+    while not large.done() and taken < 1000:
+        share = room.of(f"t{taken}", 130)
+        coming = asyncio.ensure_future(share.__aenter__())
+        await settle()
+        await held.pop(0).__aexit__()
+        held.append(share)
+        await settle()
+        taken += 1
+        if not coming.done():
+            await held.pop(0).__aexit__()
+            await settle()
+
+    assert large.done()
