@@ -35,6 +35,10 @@ class Disabling:
         """Look at one subscription, as it was just read, and at what this process has seen of it."""
         if subscription.is_configured or subscription.is_held:
             return
+        if subscription.disabled_at is not None:
+            # A former version resumed it, and would keep this time for when it disables it again.
+            await self._change(subscription, disabled_at=None)
+            return
         now, since = self._clock.now(), subscription.failing_since
         if endpoint.is_gone:
             await self._disable(subscription, PAUSED.reason or "")

@@ -68,6 +68,16 @@ async def test_410_disables_at_once(world: World) -> None:
     assert world.stored.changed_at == world.stored.disabled_at == world.clock.now()
 
 
+async def test_one_that_a_former_version_resumed_is_disabled_at_a_time_of_its_own() -> None:
+    world = World(replace(SUBSCRIPTION, disabled_at=FakeClock().now() - HOUR))
+    process = Process(world)
+    await process.look()
+
+    assert world.stored.disabled_at is None
+    await process.hear(GONE)
+    assert world.stored.disabled_at == world.clock.now()
+
+
 async def test_five_days_of_failures_only_disable(world: World) -> None:
     process = Process(world)
     await process.fail_for(DISABLED_AFTER - HOUR)
