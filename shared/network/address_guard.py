@@ -16,7 +16,10 @@ SETTING = "MDM_WEBHOOK_ALLOWED_NETWORKS"
 METADATA = frozenset(
     map(
         ip_address,
-        ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        (
+            *("169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+            *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42"),
+        ),
     )
 )
 """Where clouds hand credentials to their machines."""
