@@ -15,7 +15,7 @@ from tests.integration.whole import TOPIC, Whole
 from tests.support.harness.apns import reason, running
 from tests.support.harness.identities import FleetAuthority
 from tests.support.harness.loopback_program import LoopbackProcess
-from tests.support.harness.sink import Behaviour, Sink
+from tests.support.harness.sink import OK, Behaviour, Sink
 from tests.support.harness.system import ServiceProcess
 
 PATIENCE = 60.0
@@ -74,6 +74,20 @@ async def separate(tmp_path: Path, mongodb_url: str, amqp_url: str) -> AsyncIter
         yield Separate(services["checkin"], sink, apns, authority, http, services=services)
 
 
+def refuse_first(sink: Sink, topic: str) -> list[str]:
+    """Answer the first event of this topic with 500; the ids of those answered so."""
+    refused: list[str] = []
+
+    def answer(event: dict[str, Any]) -> Behaviour:
+        if event["topic"] != topic or refused:
+            return OK
+        refused.append(event["event_id"])
+        return Behaviour(status=500)
+
+    sink.script = answer
+    return refused
+
+
 async def test_a_dead_token_and_a_disabled_webhook_are_told_to_a_subscriber(
     separate: Separate,
 ) -> None:
@@ -84,6 +98,7 @@ async def test_a_dead_token_and_a_disabled_webhook_are_told_to_a_subscriber(
         )
         disabled = await separate.subscribed(gone, "mdm.*")
         await asyncio.sleep(FOLLOWED)
+        refused = refuse_first(separate.sink, "macromdm.WebhookDisabled")
         device = await separate.enrolled()
         stamp = round((time.time() + 1) * 1000)
         separate.apns.answers(device.token, reason(410, "Unregistered", timestamp=stamp))
@@ -93,6 +108,7 @@ async def test_a_dead_token_and_a_disabled_webhook_are_told_to_a_subscriber(
         state = (await separate.api("GET", f"/v1/webhooks/{disabled}")).json()["state"]
 
     assert invalid["device_event"]["udid"] == device.id
+    assert refused == [told["event_id"]]
     assert told["webhook_event"] == {
         "version": 1,
         "webhook": disabled,
