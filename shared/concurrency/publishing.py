@@ -54,10 +54,18 @@ async def publish_behind(
     publisher: EventPublisher, enrollments: Enrollments, events: Sequence[Event], backlogs: Backlogs
 ) -> set[str]:
     """Publish journaled events of ours, but leave to the relay, by a mark, those whose device has a backlog
-    and those that the broker does not take. Returns the ids of the events that are safe. Raises
-    BrokerUnavailable where one could be neither published nor marked, unless its partition is away."""
+    and those that the broker does not take. Of each device one is published at a time. Returns the ids of the
+    events that are safe. Raises BrokerUnavailable where one could be neither published nor marked, unless its
+    partition is away."""
     free = [each for each in events if backlogs.get(each.key.device, _NONE).since is None]
-    safe = await _published(publisher, free) if free else set()
+    safe: set[str] = set()
+    going = free
+    while going:
+        first = {each.key.device: each for each in reversed(going)}
+        safe |= await _published(publisher, [*first.values()])
+        going = [
+            each for each in going if each.id not in safe and first[each.key.device].id in safe
+        ]
     left = [each for each in events if each.id not in safe]
     marks = [Mark(each.key.device, each.created_at) for each in left]
     marked = await verdicts(enrollments.mark_waiting, marks) if marks else []

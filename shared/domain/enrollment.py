@@ -201,6 +201,8 @@ class Enrollment:
     silent_since: datetime | None = None
     """`last_seen` of the latest silence that an event reported."""
     reported_expiry: ReportedExpiry | None = None
+    is_behind: bool = False
+    """An event of the outbox is kept in its record that is to be told before it begins or ends again."""
 
     @property
     def id(self) -> str:

@@ -1,7 +1,7 @@
 """Events that are stored with the change that they report. Promise: all that an event says comes from its
 outbox event, so that its bytes are the same in every publication, by any process."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shared.domain.enrollment import Enrollment
@@ -22,6 +22,11 @@ class OutboxEvent:
     created_at: int
     facts: Mapping[str, Fact]
     follows: bool = False
+
+
+def is_behind(kept: Iterable[OutboxEvent]) -> bool:
+    """Whether an enrollment whose record keeps these begins or ends behind one of them."""
+    return any(each.follows or each.topic is Topic.DEVICE_REMOVED for each in kept)
 
 
 def rebound(id_: str, at: int, replaced: str, identity: Identity) -> OutboxEvent:

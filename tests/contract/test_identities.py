@@ -334,6 +334,23 @@ async def test_outbox_events_are_given_by_time_until_they_are_announced(kept: Ke
     assert await kept.identities.outbox(OURS) == []
 
 
+async def test_a_record_says_whether_a_next_enrollment_comes_behind_its_outbox(kept: Kept) -> None:
+    await enrolled(kept)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
+    assert not (await kept.record()).is_behind
+
+    await kept.enrollments.remove({"MAC"}, {"MAC": removed_by_client("2", 7)})
+    assert (await kept.record()).is_behind
+    await kept.identities.published(await kept.identities.outbox(OURS))
+    assert not (await kept.record()).is_behind
+
+    pad = await enrolled(kept, PAD)
+    change = Change(PAD, "out", pad.generation, Topic.CHECK_OUT, NOW)
+    change = replace(change, expected_change=pad.changed_by, outbox_event=checked_out("3", 7))
+    assert await kept.enrollments.apply([change]) == [True]
+    assert (await kept.record("PAD")).is_behind
+
+
 async def test_a_removal_keeps_an_outbox_event_of_each_device_that_was_there(kept: Kept) -> None:
     await enrolled(kept)
     told = {"MAC": removed_by_client("1", 7), "NOBODY": removed_by_client("2", 7)}

@@ -56,6 +56,7 @@ async def served(
         document = (await whole.http.get(whole.url_of("/openapi.json"))).json()
         events = await _events(whole)
         with MongoClient[Any](url) as client:
+            await _outbox_empty(client)
             yield Served(made, document, events, client)
             client.drop_database("outside")
 
@@ -66,6 +67,14 @@ async def _events(whole: Whole) -> list[str]:
         while wanted - {arrival.event["topic"] for arrival in whole.sink.taken}:
             await asyncio.sleep(0.1)
     return [arrival.body.decode() for arrival in whole.sink.taken]
+
+
+async def _outbox_empty(store: MongoClient[Any]) -> None:
+    """The last event comes from the outbox, seconds after its change."""
+    enrollments = store.get_default_database()["enrollments"]
+    async with asyncio.timeout(60):
+        while enrollments.find_one({"notices_in": {"$exists": True}}) is not None:
+            await asyncio.sleep(0.1)
 
 
 async def test_the_answer_of_each_route_is_frozen(served: Served) -> None:

@@ -18,13 +18,13 @@ from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher, Journal
 from shared.ports.identities import Identities, Outgoing
-from shared.times import nanoseconds
 
 PACE = Pace(every=timedelta(seconds=2), after_failure=timedelta(seconds=10))
 CHUNK = 32
 KEPT_FOR = timedelta(seconds=30)
-"""For so long an event that follows from a message is left to the process that handles the message, so that
-it comes behind the message's own; of a process that died, the take-over has marked that by then."""
+"""For so long after it was first read here, on our monotonic clock, an event that follows from a message is
+left to the process that handles the message, so that it comes behind the message's own; of a process that
+died, the take-over has marked that by then."""
 WRITER = "checkin-notices"
 """The writer of these events. It journals no device messages, so it is never taken over (rule 7)."""
 
@@ -47,6 +47,8 @@ class Outbox:
         self._publisher = publisher
         self._share = share
         self._clock = clock
+        self._since: dict[str, float] = {}
+        """When this process first read each event, by its id, that it left to another."""
 
     async def run(self, loops: Loops) -> None:
         await loops.keep_doing("notices", self.look, PACE, waits="notices_wait")
@@ -56,15 +58,24 @@ class Outbox:
         partitions = self._share.partitions
         if not partitions:
             return
-        before = nanoseconds(self._clock.now() - KEPT_FOR)
-        outgoing = [
-            each
-            for each in await self._identities.outbox(partitions)
-            if not each.outbox_event.follows or each.outbox_event.created_at <= before
-        ]
-        for chunk in chunked(outgoing, CHUNK):
+        due = self._due(await self._identities.outbox(partitions))
+        for chunk in chunked(due, CHUNK):
             safe = await self._publish(chunk)
             await self._identities.published([e for e in chunk if e.outbox_event.id in safe])
+
+    def _due(self, found: Sequence[Outgoing]) -> list[Outgoing]:
+        """Those that are not left to another process, nor behind such a one of their device."""
+        now, known = self._clock.monotonic(), self._since
+        following = [each.outbox_event.id for each in found if each.outbox_event.follows]
+        self._since = {id_: known.get(id_, now) for id_ in following}
+        before = now - KEPT_FOR.total_seconds()
+        due, left = [], set[str]()
+        for each in found:
+            if self._since.get(each.outbox_event.id, before) > before:
+                left.add(each.device.id)
+            if each.device.id not in left:
+                due.append(each)
+        return due
 
     async def _publish(self, outgoing: Sequence[Outgoing]) -> set[str]:
         """Returns the ids of the events that are safe."""

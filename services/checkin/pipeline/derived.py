@@ -101,6 +101,8 @@ class DerivedEvents:
     def of_outcome(self, exchange: DeviceExchange) -> Event | None:
         """The event of the change that was applied, or of the command that is sent in the answer."""
         kept = exchange.outbox_event
+        if kept is not None and exchange.device is not None and exchange.device.is_behind:
+            return None  # the outbox publishes it, behind what it has of this device
         made = self._of_sent(exchange) if kept is None else Derived(kept.id, kept.topic, kept.facts)
         return None if made is None else self._stamped(made, exchange.unsafe[-1])
 

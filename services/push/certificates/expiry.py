@@ -16,7 +16,7 @@ from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely
 from shared.domain.enrollment import EnrollmentKey
-from shared.domain.errors import StoreUnavailable
+from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import FACTS_VERSION, Event, Topic
 from shared.domain.identity import days_before, to_report
 from shared.domain.outbox import Fact, OutboxEvent
@@ -54,10 +54,14 @@ class PushExpiryEvents:
             expiry = self._due(topic, known.get(topic))
             if expiry is not None and await self.expiries.report(expiry, known.get(topic)):
                 known[topic] = expiry
-        for topic, expiry in known.items():
-            if expiry.event is not None and self._is_ours(topic):
-                await self._publish(topic, expiry.event)
-                await self.expiries.published(expiry)
+        failed: BrokerUnavailable | None = None
+        for expiry in (each for topic, each in known.items() if self._is_ours(topic)):
+            try:
+                await self._publish(expiry)
+            except BrokerUnavailable as exc:  # the queues of other partitions may be there
+                failed = exc
+        if failed is not None:
+            raise failed
 
     def _due(self, topic: str, known: PushExpiry | None) -> PushExpiry | None:
         """What is to be reported of the certificate in use; nothing while an event is not safe."""
@@ -72,11 +76,14 @@ class PushExpiryEvents:
         id_, at = self.ids.new(), self.clock.time_ns()
         return PushExpiry(topic, reported, expiring(id_, at, certificate, reported.days))
 
-    async def _publish(self, topic: str, kept: OutboxEvent) -> None:
-        event = event_of(topic, kept)
+    async def _publish(self, expiry: PushExpiry) -> None:
+        if expiry.event is None:
+            return
+        event = event_of(expiry.topic, expiry.event)
         if not all(await self.journal.append([event])):
             raise StoreUnavailable("the journal did not take the event of a push certificate")
         await publish_safely(self.publisher, [event])
+        await self.expiries.published(expiry)
 
     def _is_ours(self, topic: str) -> bool:
         return _key(topic).partition in self.share.partitions

@@ -21,7 +21,7 @@ from shared.domain.enrollment import (
 from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
-from shared.domain.outbox import OutboxEvent
+from shared.domain.outbox import OutboxEvent, is_behind
 from shared.domain.versions import is_known, known
 from shared.ports.devices import Imported
 from shared.ports.enrollments import Change
@@ -151,10 +151,12 @@ def decode_enrollment(document: Document, keyring: Keyring | None) -> Enrollment
     """The enrollment, without its secrets where there is no keyring."""
     key = record(EnrollmentKey, document, id=document["_id"])
     secrets: dict[str, Any] = {"push": None, "bootstrap_token": None}
+    if "notices" in document:
+        secrets["is_behind"] = is_behind(outbox_of(document))
     if keyring is None:
         return record(Enrollment, document, key=key, **secrets)
     try:
-        secrets = {
+        secrets |= {
             "push": _push_of(document, keyring),
             "bootstrap_token": decrypted(document, BOOTSTRAP_TOKEN, keyring),
         }

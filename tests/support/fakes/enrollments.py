@@ -22,7 +22,7 @@ from shared.domain.errors import TooLarge
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
 from shared.domain.names import fitting_names, is_settled, is_there
-from shared.domain.outbox import OutboxEvent
+from shared.domain.outbox import OutboxEvent, is_behind
 from shared.ports.enrollments import Change, DeviceQuery, Mark
 from tests.support.fakes.queue import Hook, undisturbed
 
@@ -86,7 +86,11 @@ class FakeEnrollments:
     async def load(self, ids: Collection[str], *, secrets: bool = True) -> dict[str, Enrollment]:
         self.asked.append(len(ids))
         await self.before("load")
-        found = {i: self.records[i] for i in ids if i in self.records}
+        found = {
+            i: replace(self.records[i], is_behind=is_behind(self.kept_outbox.get(i, ())))
+            for i in ids
+            if i in self.records
+        }
         return found if secrets else {i: _without_secrets(each) for i, each in found.items()}
 
     async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:

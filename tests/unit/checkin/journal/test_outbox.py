@@ -81,6 +81,20 @@ async def test_rule_08_what_the_broker_does_not_take_is_not_overtaken() -> None:
     assert world.enrollments.records["MAC"].waiting.since is None
 
 
+async def test_rule_08_of_two_events_of_a_device_the_later_does_not_overtake_the_other() -> None:
+    world, replica, _ = await enrolled()
+    at = world.clock.time_ns()
+    world.enrollments.keep("MAC", token_invalid("1", at, "Unregistered"))
+    world.enrollments.keep("MAC", removed_by_client("2", at + 1))
+    world.publisher.outcome = lambda e: Confirm.LOST if e.id == "1" else Confirm.CONFIRMED
+
+    await replica.outbox.look()
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    await replica.relay_all()
+
+    assert world.publisher.firsts("MAC")[2:] == ["1", "2"]
+
+
 async def test_events_of_one_time_are_journaled_one_after_the_other() -> None:
     world, replica, _ = await enrolled()
     at = world.clock.time_ns()

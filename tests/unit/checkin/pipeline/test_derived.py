@@ -11,7 +11,7 @@ import pytest
 
 from services.checkin.answers import Answer, DeviceRefused
 from services.checkin.exchange import DeviceExchange
-from services.checkin.journal.outbox import KEPT_FOR
+from services.checkin.journal.outbox import KEPT_FOR, Outbox
 from services.checkin.journal.takeover import STALE_AFTER
 from services.checkin.pipeline.batch import FOLLOWING_WITHIN
 from services.checkin.pipeline.derived import LARGEST_ANSWER, LARGEST_READ
@@ -20,11 +20,13 @@ from shared.apple.messages.connect import Status
 from shared.domain.enrollment import EnrollmentStatus
 from shared.domain.errors import Overtaken, StoreUnavailable
 from shared.domain.event import Event, Topic, derived_id, milliseconds_of
+from shared.domain.outbox import removed_by_client
 from shared.domain.subscription import Subscription, SubscriptionState
 from shared.messaging.envelope import event_json
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended
 from tests.support.checkin_world import Device, Killed, Replica, Step, World
+from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.journal import MOST_BYTES, Confirm
 
 OURS = "macromdm.*"
@@ -60,8 +62,38 @@ async def take_over(world: World, replica: Replica) -> None:
     world.clock.advance(STALE_AFTER + timedelta(seconds=1))
     await replica.takeover.look(replica.writer.id)
     await replica.relay_all()
+    await replica.outbox.look()
     world.clock.advance(KEPT_FOR)
     await replica.outbox.look()
+
+
+async def work(world: World, replica: Replica, *, seconds: int) -> None:
+    """What the loops of a replica do in that time."""
+    for second in range(seconds):
+        await replica.share.refresh()
+        if second % 2 == 0:
+            await replica.outbox.look()
+        if second % 3 == 0:
+            await replica.takeover.look(replica.writer.id)
+        await replica.relay.relay_waiting()
+        world.clock.advance(timedelta(seconds=1))
+
+
+async def killed_in_check_out(world: World, device: Device) -> None:
+    """The replica that enrolled the device dies when the CheckOut is applied."""
+    replica = await world.replica()
+    await device.enroll(replica)
+    replica.kill(Step.APPLIED)
+    with pytest.raises(Killed):
+        await replica.serve(device.check_out())
+
+
+async def removed(world: World) -> str:
+    """A client removes the device a second later; returns the id of the event."""
+    world.clock.advance(timedelta(seconds=1))
+    event = removed_by_client(world.ids.new(), world.clock.time_ns())
+    await world.enrollments.remove(["MAC"], {"MAC": event})
+    return event.id
 
 
 async def answered(world: World, replica: Replica, device: Device) -> DeviceExchange:
@@ -755,6 +787,95 @@ async def test_rule_01_a_kill_leaves_no_command_that_was_sent_and_not_told(step:
     stored = {e.id for e in world.journal.events.values() if e.topic is Topic.COMMAND_SENT}
     assert stored == {event.id for event in published(world, Topic.COMMAND_SENT)}
     assert stored
+
+
+@pytest.mark.parametrize("down", [20, 300])
+async def test_rule_08_after_a_restart_the_end_of_an_enrollment_is_told_behind_its_check_out(
+    down: int,
+) -> None:
+    world = asking(OURS)
+    await killed_in_check_out(world, Device())
+    world.clock.advance(timedelta(seconds=down))
+
+    await work(world, await world.replica(), seconds=60)
+
+    order = [event.topic for event in published(world, *Topic)]
+    assert order[3:] == [Topic.CHECK_OUT, Topic.DEVICE_REMOVED]
+
+
+async def test_rule_08_a_clock_that_is_ahead_tells_no_enrollment_before_its_token_update() -> None:
+    world, device = asking(OURS), Device()
+    replica = await world.replica()
+    await replica.serve(device.authenticate())
+    await replica.share.refresh()
+    held = replica.hold(Step.APPLIED)
+    serving = asyncio.create_task(replica.serve(device.token_update()))
+    await held.reached.wait()
+    ahead = FakeClock(world.clock.now() + KEPT_FOR + timedelta(seconds=1))
+    stores = (world.identities, world.enrollments, world.journal)
+
+    await Outbox(*stores, world.publisher, replica.share, ahead).look()
+    held.released.set()
+    await serving
+
+    order = [event.topic for event in published(world, *Topic)]
+    assert order[1:] == [Topic.TOKEN_UPDATE, Topic.DEVICE_ENROLLED]
+
+
+async def test_rule_08_an_enrollment_is_told_behind_the_end_that_a_dead_process_left() -> None:
+    world, device = asking(OURS), Device()
+    replica = await world.replica()
+    await killed_in_check_out(world, device)
+    await work(world, replica, seconds=20)
+
+    await device.enroll(replica)
+    await work(world, replica, seconds=60)
+
+    told = published(world, Topic.CHECK_OUT, Topic.DEVICE_REMOVED, Topic.DEVICE_REENROLLED)
+    order = [event.topic for event in told]
+    assert order == [Topic.CHECK_OUT, Topic.DEVICE_REMOVED, Topic.DEVICE_REENROLLED]
+    assert await world.identities.outbox(range(32)) == []
+
+
+async def test_rule_08_an_end_is_told_behind_the_enrollment_that_a_dead_process_left() -> None:
+    world, device = asking(OURS), Device()
+    first, second = await world.replica(), await world.replica()
+    await first.serve(device.authenticate())
+    first.kill(Step.APPLIED)
+    with pytest.raises(Killed):
+        await first.serve(device.token_update())
+
+    await second.serve(device.check_out())
+    await work(world, second, seconds=60)
+
+    told = published(world, Topic.DEVICE_ENROLLED, Topic.DEVICE_REMOVED)
+    assert [event.topic for event in told] == [Topic.DEVICE_ENROLLED, Topic.DEVICE_REMOVED]
+
+
+async def test_rule_08_an_enrollment_is_told_behind_the_removal_by_a_client_before_it() -> None:
+    world, device = asking(OURS), Device()
+    replica = await world.replica()
+    await device.enroll(replica)
+    await removed(world)
+
+    await device.enroll(replica)
+    await work(world, replica, seconds=60)
+
+    told = published(world, Topic.DEVICE_REMOVED, Topic.DEVICE_REENROLLED)
+    assert [event.topic for event in told] == [Topic.DEVICE_REMOVED, Topic.DEVICE_REENROLLED]
+
+
+async def test_rule_08_a_removal_by_a_client_is_told_behind_what_a_dead_process_left() -> None:
+    world = asking(OURS)
+    replica = await world.replica()
+    await killed_in_check_out(world, Device())
+    id_ = await removed(world)
+
+    await work(world, replica, seconds=60)
+
+    check_out, end, removal = published(world, Topic.CHECK_OUT, Topic.DEVICE_REMOVED)
+    assert (check_out.topic, removal.id) == (Topic.CHECK_OUT, id_)
+    assert facts(end)["reason"] == "check_out"
 
 
 async def test_rule_08_without_a_confirm_all_of_a_message_waits_in_its_order() -> None:

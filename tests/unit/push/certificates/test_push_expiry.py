@@ -155,6 +155,26 @@ async def test_while_the_broker_is_away_it_waits_and_no_later_one_overtakes_it(
     assert [json.loads(event.raw_payload)["days"] for event in pushing.published] == [14, 7]
 
 
+@pytest.mark.parametrize("away", [TOPIC, OTHER])
+async def test_the_queue_of_one_partition_that_is_away_holds_no_other_topic(
+    pushing: Pushing, away: str
+) -> None:
+    partitions = {topic: partition_of(f"push:{topic}") for topic in (TOPIC, OTHER)}
+    assert len(set(partitions.values())) == 2
+    certificates = [pushing.world.issue(t, begins=-350, ends=5) for t in (TOPIC, OTHER)]
+    replica = await pushing.replica(*certificates)
+    pushing.publisher.away = frozenset({partitions[away]})
+
+    with pytest.raises(BrokerUnavailable):
+        await replica.look()
+    told = [json.loads(event.raw_payload)["topic"] for event in pushing.published]
+    assert told == [topic for topic in (TOPIC, OTHER) if topic != away]
+    pushing.publisher.away = frozenset()
+    await replica.look()
+
+    assert len(pushing.published) == 2
+
+
 async def test_the_replica_that_serves_its_partition_reports_it(pushing: Pushing) -> None:
     pushing.partitions -= {partition_of(f"push:{TOPIC}")}
 
