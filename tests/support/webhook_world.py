@@ -88,6 +88,7 @@ class WebhookApi:
             self.deliveries,
             records,
             self.activities,
+            self.replays,
             self.journal,
             self.receiver,
             self.clock,

@@ -21,6 +21,7 @@ def webhook_history_feature(
         stores.deliveries,
         stores.delivery_records,
         stores.activities,
+        stores.replays,
         stores.journal,
         sender,
         clock,

@@ -8,6 +8,7 @@ from services.webhook.history.schemas import (
     CountOut,
     DeliveryFilters,
     DeliveryPage,
+    RetryOut,
     RetryRequest,
     SkipRequest,
     SubscriptionStatus,
@@ -87,16 +88,21 @@ def action_routes(
         "/v1/webhooks/{id}/deliveries/retry",
         dependencies=[auth.needs(Scope.ADMIN, audit="webhook.retry")],
         summary="Try events again",
-        responses=ok(CountOut, "So many will be tried again.")
+        responses=ok(RetryOut, "So many will be tried again.")
         | errors(400, 404, 413, said=NOT_FOUND),
         openapi_extra=body(RetryRequest),
     )
     async def retry_deliveries(request: Request, id: str) -> JsonAnswer:
-        """Dead letters with a fresh schedule, waiting ones at once."""
+        """Dead letters with a fresh schedule, waiting ones at once. Without `event_ids`, behind the first
+        10,000 events a replay goes on."""
         await service.get(id)
         asked = await parsing.read(request, RetryRequest)
         describe(request, [id, *(asked.event_ids or ())])
-        return JsonAnswer({"count": await history.retry(id, asked.event_ids)})
+        if asked.event_ids is not None:
+            count = await history.retry(id, asked.event_ids)
+            return JsonAnswer({"count": count, "replay": None})
+        count, rest = await history.retry_all(id, request.state.caller.name)
+        return JsonAnswer({"count": count, "replay": rest and rest.id})
 
     @routes.post(
         "/v1/webhooks/{id}/deliveries/skip",

@@ -64,6 +64,10 @@ class CountOut(TypedDict):
     count: Annotated[int, like(1)]
 
 
+class RetryOut(CountOut):
+    replay: Annotated[NoText, about("The id of the replay that goes on with the rest.")]
+
+
 class AttemptOut(TypedDict):
     event_id: Annotated[str, like(UUID)]
     at: Time

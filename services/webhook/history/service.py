@@ -20,12 +20,14 @@ from shared.domain.subscription import (
     AttemptRecord,
     Delivery,
     DeliveryState,
+    Replay,
+    ReplayChoice,
     Subscription,
 )
 from shared.ports.clock import Clock, Ids
-from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords
+from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords, Replays
 from shared.ports.events import Journal
-from shared.times import from_nanoseconds, rfc3339, time_of_event
+from shared.times import from_nanoseconds, rfc3339, time_of_event, to_milliseconds
 
 PAGE = 1000
 MOST_PAGES = 10
@@ -66,6 +68,7 @@ class DeliveryHistory:
     deliveries: Deliveries
     records: DeliveryRecords
     activities: Activities
+    replays: Replays
     journal: Journal
     sender: EventSender
     clock: Clock
@@ -120,16 +123,31 @@ class DeliveryHistory:
         failures = [failure for activity in activities for failure in activity.failures]
         return {each.event_id: each for each in sorted(failures, key=lambda failure: failure.at)}
 
-    async def retry(self, subscription: str, events: Collection[str] | None) -> int:
-        """Try these again, None: all dead letters; how many will be."""
+    async def retry(self, subscription: str, events: Collection[str]) -> int:
+        """Try these again; how many will be."""
+        ids = [f"{subscription}:{each}" for each in events]
+        return await self.deliveries.retry(ids, self.clock.now())
+
+    async def retry_all(self, subscription: str, by: str) -> tuple[int, Replay | None]:
+        """Try the dead letters again; how many will be, and the replay that goes on with the rest."""
         now = self.clock.now()
-        if events is not None:
-            return await self.deliveries.retry([f"{subscription}:{each}" for each in events], now)
         count, after = 0, ""
-        while page := await self.records.page(subscription, after, PAGE):
-            after = page[-1].event_id
+        for _ in range(MOST_PAGES):
+            page = await self.records.page(subscription, after, PAGE)
             count += await retry_dead_letters(self.deliveries, page, now)
-        return count
+            if len(page) < PAGE:
+                return count, None
+            after = page[-1].event_id
+        rest = Replay(
+            self.ids.new(),
+            subscription,
+            ReplayChoice(has_failed=True),
+            to_milliseconds(now),
+            by,
+            position=after,
+        )
+        await self.replays.add(rest)
+        return count, rest
 
     async def skip(self, subscription: str, events: Collection[str]) -> int:
         """Make dead letters of these waiting ones, and keep their bodies; how many were."""

@@ -18,6 +18,7 @@ from shared.domain.subscription import (
     Subscription,
 )
 from shared.times import event_ids_from, nanoseconds
+from shared.web.api.cursor import write_cursor
 from tests.support.webhook_world import CONFIGURED, URL, WebhookApi
 
 MAC = EnrollmentKey("MAC", device="MAC", udid="MAC")
@@ -182,6 +183,23 @@ async def test_a_filter_that_cannot_be_used_is_refused(query: str) -> None:
     assert (await World().ask("GET", f"/1/deliveries{query}"))[0] == 400
 
 
+async def test_a_replay_goes_on_where_there_are_too_many_dead_letters_for_one_request() -> None:
+    world = World()
+    for number in range(PAGE * MOST_PAGES + 2):
+        await world.store(f"{number:05d}")
+        await world.deliveries.skip(f"1:{number:05d}", None)
+
+    status, answer = await world.ask("POST", "/1/deliveries/retry")
+    left, _ = await world.listed("?state=dead_letter&cursor=" + write_cursor("09000"))
+    await world.worker.look()
+
+    assert (status, answer["count"]) == (200, PAGE * MOST_PAGES)
+    assert left == ["10000", "10001"]
+    [replay] = (await world.ask("GET", "/1/replays"))[1]["replays"]
+    assert (replay["id"], replay["state"], replay["stored"]) == (answer["replay"], "done", 2)
+    assert await world.listed("?state=dead_letter&cursor=" + write_cursor("09000")) == ([], None)
+
+
 async def test_dead_letters_are_tried_again() -> None:
     world = World()
     for event in "abc":
@@ -190,10 +208,10 @@ async def test_dead_letters_are_tried_again() -> None:
 
     assert await world.ask("POST", "/1/deliveries/retry", {"event_ids": ["a"]}) == (
         200,
-        {"count": 1},
+        {"count": 1, "replay": None},
     )
     assert await world.listed("?state=waiting") == (["a"], None)
-    assert await world.ask("POST", "/1/deliveries/retry") == (200, {"count": 2})
+    assert await world.ask("POST", "/1/deliveries/retry") == (200, {"count": 2, "replay": None})
     assert await world.listed("?state=dead_letter") == ([], None)
     assert [entry.targets for entry in world.audit.entries] == [("1", "a"), ("1",)]
 
