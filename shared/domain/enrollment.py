@@ -202,7 +202,7 @@ class Enrollment:
     """`last_seen` of the latest silence that an event reported."""
     reported_expiry: ReportedExpiry | None = None
     is_behind: bool = False
-    """An event of the outbox is kept in its record that is to be told before it begins or ends again."""
+    """Its record keeps an event of the outbox that comes before its next beginning or end."""
 
     @property
     def id(self) -> str:
