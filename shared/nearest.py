@@ -1,4 +1,4 @@
-"""The known name that somebody probably meant, and when two spellings are one name."""
+"""The known name that was probably meant, and when two spellings are one name."""
 
 import difflib
 from collections.abc import Iterable

@@ -224,7 +224,7 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _path(webhook: str, rest: str) -> str:
-    """Whatever is given for a webhook, it stays one part of the path."""
+    """The id of a webhook stays one part of the path, even with slashes or dots."""
     return f"/{quote(webhook, safe='').replace('.', '%2E')}/{rest}"
 
 

@@ -1,6 +1,6 @@
 """Publishing that ends when the events are safe.
 
-Promises: what a caller is told is safe it may forget: the broker confirmed it, or, in one process, its
+Promises: a caller may forget what is returned as safe: the broker confirmed it, or, in one process, its
 consumer acked it (docs/rules.md, rule 10), or a mark leaves it to the relay; an event of ours comes behind
 all that its device was answered before, though that waits (rule 8).
 """

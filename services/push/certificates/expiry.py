@@ -64,7 +64,7 @@ class PushExpiryEvents:
             raise failed
 
     def _due(self, topic: str, known: PushExpiry | None) -> PushExpiry | None:
-        """What is to be reported of the certificate in use; nothing while an event is not safe."""
+        """The event that is due for the certificate in use; None while an event is not safe."""
         if not self._is_ours(topic) or (known is not None and known.event is not None):
             return None
         certificate = self.certificates.ranked(topic)[0]

@@ -2,7 +2,7 @@
 
 Promises: it is journaled, and published until it is safe, by the replica that serves its partition; its id
 follows from when it was disabled, and its bytes are those in the journal, so a repetition is the same,
-whatever a client changed meanwhile. No write notes that it is safe, so a replica that takes the partition
+even after a client's change. No write notes that it is safe, so a replica that takes the partition
 within REPEATED_FOR repeats it.
 """
 
