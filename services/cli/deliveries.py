@@ -151,7 +151,10 @@ class DeliveriesCommand:
         count = 0
         for webhook, body in requests or [(each, {}) for each in await self._webhooks()]:
             path = _path(webhook, f"deliveries/{action}")
-            count += (await self._ask("count", "POST", path, json=body))["count"]
+            answer = await self._ask("count", "POST", path, json=body)
+            count += answer["count"]
+            if replay := answer.get("replay"):
+                self.out.write(f"the rest of {webhook} goes on as its replay {replay}\n")
         what = "delivery" if count == 1 else "deliveries"
         self.out.write(f"{count} {what} will be {_CHANGES[action]}\n")
 

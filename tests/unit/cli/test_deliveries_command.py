@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from services.cli.deliveries import DeliveriesCommand, add_arguments, run
+from services.webhook.history.service import MOST_PAGES, PAGE
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BadRequest, Misconfigured, Unavailable
 from shared.domain.event import Event, Topic
@@ -100,6 +101,16 @@ async def test_retry_without_ids_makes_the_dead_letters_of_every_webhook_pending
     assert await said(api, "retry") == "2 deliveries will be tried again\n"
 
     assert api.deliveries.in_queue("MAC") == ["e1", "e2"]
+
+
+async def test_retry_says_that_more_than_a_request_reads_goes_on_as_a_replay() -> None:
+    many = [replace(DEAD_LETTERED, event_id=f"e{n:05}") for n in range(MOST_PAGES * PAGE + 1)]
+
+    answer = await said(await holding(*many), "retry")
+
+    rest, count = answer.splitlines()
+    assert rest.startswith("the rest of config goes on as its replay ")
+    assert count == f"{MOST_PAGES * PAGE} deliveries will be tried again"
 
 
 async def test_more_than_a_request_may_name_are_retried() -> None:
