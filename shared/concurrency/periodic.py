@@ -163,9 +163,8 @@ class _Loop:
         except asyncio.CancelledError as exc:
             if is_cancelled():
                 raise
-            self._failed_by_bug(
-                exc
-            )  # somebody cancelled what the step waited for, and not the loop
+            # What the step waited for was cancelled, and not the loop.
+            self._failed_by_bug(exc)
             return False
         except Exception as exc:  # noqa: BLE001 - the loop goes on, and logs the error
             self.failed(exc)

@@ -104,7 +104,8 @@ def to_report(
     certificate: str, days: int | None, seen: ReportedExpiry | None
 ) -> ReportedExpiry | None:
     """None: `seen`, the latest report, covers that this certificate ends within so many days."""
-    is_seen = seen is not None and seen.certificate == certificate
-    if days is None or (is_seen and seen is not None and seen.days <= days):
+    if days is None:
+        return None
+    if seen is not None and seen.certificate == certificate and seen.days <= days:
         return None
     return ReportedExpiry(certificate, days)

@@ -7,13 +7,10 @@ share of the partitions; if two do the same for a moment, subscribers see one ev
 from collections.abc import Sequence
 from datetime import timedelta
 
-import orjson
-
 from shared.chunks import chunked
 from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import journal_behind, publish_behind
-from shared.domain.event import Event
 from shared.ports.clock import Clock
 from shared.ports.enrollments import Enrollments
 from shared.ports.events import EventPublisher, Journal
@@ -83,17 +80,6 @@ class Outbox:
         devices = {each.device.id for each in outgoing}
         records = await self._enrollments.load(devices, secrets=False)
         backlogs = {id_: record.waiting for id_, record in records.items()}
-        events = [
-            Event(
-                id=each.outbox_event.id,
-                topic=each.outbox_event.topic,
-                key=each.device.key,
-                created_at=each.outbox_event.created_at,
-                raw_payload=orjson.dumps(dict(each.outbox_event.facts)),
-                writer=WRITER,
-                number=each.outbox_event.created_at,
-            )
-            for each in outgoing
-        ]
+        events = [each.outbox_event.event(each.device.key, WRITER) for each in outgoing]
         journaled = await journal_behind(self._journal, events, backlogs, term)
         return await publish_behind(self._publisher, self._enrollments, journaled, backlogs)

@@ -8,8 +8,6 @@ publishes it until it is safe, always with the same id and bytes.
 from dataclasses import dataclass
 from datetime import timedelta
 
-import orjson
-
 from services.push.certificates.store import CertificateStore
 from services.runtime.wanted_topics import WantedTopics
 from shared.concurrency.partitions import Share
@@ -17,7 +15,7 @@ from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import publish_safely
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
-from shared.domain.event import FACTS_VERSION, Event, Topic
+from shared.domain.event import FACTS_VERSION, Topic
 from shared.domain.identity import days_before, to_report
 from shared.domain.outbox import Fact, OutboxEvent
 from shared.ports.certificates import PushExpiries, PushExpiry
@@ -79,14 +77,14 @@ class PushExpiryEvents:
     async def _publish(self, expiry: PushExpiry) -> None:
         if expiry.event is None:
             return
-        event = event_of(expiry.topic, expiry.event)
+        event = expiry.event.event(push_key(expiry.topic), WRITER)
         if not all(await self.journal.append([event])):
             raise StoreUnavailable("the journal did not take the event of a push certificate")
         await publish_safely(self.publisher, [event])
         await self.expiries.published(expiry)
 
     def _is_ours(self, topic: str) -> bool:
-        return _key(topic).partition in self.share.partitions
+        return push_key(topic).partition in self.share.partitions
 
 
 def expiring(id_: str, at: int, certificate: PushCertificate, days: int) -> OutboxEvent:
@@ -101,19 +99,7 @@ def expiring(id_: str, at: int, certificate: PushCertificate, days: int) -> Outb
     return OutboxEvent(id_, Topic.PUSH_CERTIFICATE_EXPIRING, at, facts)
 
 
-def event_of(topic: str, kept: OutboxEvent) -> Event:
-    return Event(
-        id=kept.id,
-        topic=kept.topic,
-        key=_key(topic),
-        created_at=kept.created_at,
-        raw_payload=orjson.dumps(dict(kept.facts)),
-        writer=WRITER,
-        number=kept.created_at,
-    )
-
-
-def _key(topic: str) -> EnrollmentKey:
+def push_key(topic: str) -> EnrollmentKey:
     """The event has no device, and no device has such an id."""
     name = f"push:{topic}"
     return EnrollmentKey(name, device=name)

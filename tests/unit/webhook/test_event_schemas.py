@@ -5,17 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.push.certificates.expiry import event_of, expiring
+from services.push.certificates.expiry import expiring, push_key
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.signing import RequestSigner
 from services.webhook.forms.form import shaped
 from services.webhook.upkeep.disabled import disabled_event
 from shared.domain.enrollment import Enrollment, EnrollmentKey, EnrollmentStatus
-from shared.domain.event import TEST_TOPIC, Event, Topic
+from shared.domain.event import TEST_TOPIC, Topic
 from shared.domain.identity import BoundBy, DeviceCertificate, Identity
 from shared.domain.outbox import identity_expiring, silent
 from shared.domain.subscription import BodyForm, RequestSecrets, SigningSecret, Subscription
@@ -48,11 +47,13 @@ _DEVICE = Enrollment(
 )
 _PUSH = PushCertificate("com.apple.mgmt.External.x", "1F", START, START, "ab", b"", b"")
 RECORDED |= {
-    kept.topic.value: event_json(
-        Event(kept.id, kept.topic, _DEVICE.key, AT, orjson.dumps(dict(kept.facts)), "writer", 1)
-    )
+    kept.topic.value: event_json(kept.event(_DEVICE.key, "writer"))
     for kept in (silent("1", AT, _DEVICE, 2), identity_expiring("2", AT, _DEVICE, 14))
-} | {"of a push certificate": event_json(event_of(_PUSH.topic, expiring("3", AT, _PUSH, 7)))}
+} | {
+    "of a push certificate": event_json(
+        expiring("3", AT, _PUSH, 7).event(push_key(_PUSH.topic), "push")
+    )
+}
 FORMS = {
     "MicroMDM's": BodyForm(),
     "with payload": BodyForm(frozenset({"payload"})),

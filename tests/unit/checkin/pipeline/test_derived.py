@@ -1,7 +1,8 @@
 """Events that follow from the messages of devices: docs/rules.md, rules 1, 6 and 8, as they hold for them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -673,21 +674,26 @@ async def test_what_could_not_leave_the_record_is_published_once_more_and_the_sa
     assert await world.identities.outbox(range(32)) == []
 
 
+@contextmanager
+def not_journaling(world: World, topic: Topic) -> Iterator[None]:
+    """The journal does not say whether it took what begins with an event of this topic."""
+    append = world.journal.append
+
+    async def all_but_it(events: Any) -> list[Appended]:
+        return [Appended.UNKNOWN] if events[0].topic is topic else await append(events)
+
+    world.journal.append = all_but_it  # type: ignore[method-assign]
+    yield
+    world.journal.append = append  # type: ignore[method-assign]
+
+
 async def test_an_enrollment_whose_event_is_not_journaled_is_told_later() -> None:
     world = asking(OURS)
     replica = await world.replica()
     device = Device()
     await replica.serve(device.authenticate())
-    append = world.journal.append
-
-    async def only_messages(events: Any) -> list[Appended]:
-        if events[0].topic is Topic.DEVICE_ENROLLED:
-            return [Appended.UNKNOWN]
-        return await append(events)
-
-    world.journal.append = only_messages  # type: ignore[method-assign]
-    [answer] = await replica.serve(device.token_update())
-    world.journal.append = append  # type: ignore[method-assign]
+    with not_journaling(world, Topic.DEVICE_ENROLLED):
+        [answer] = await replica.serve(device.token_update())
     await replica.serve(device.token_update())
     await take_over(world, replica)
 
@@ -1080,15 +1086,8 @@ async def test_a_command_whose_event_is_not_journaled_is_not_sent() -> None:
     device = Device()
     await device.enroll(replica)
     await world.enqueue(device.key, "c1")
-    append = world.journal.append
-
-    async def only_messages(events: Any) -> list[Appended]:
-        if events[0].topic is Topic.COMMAND_SENT:
-            return [Appended.UNKNOWN]
-        return await append(events)
-
-    world.journal.append = only_messages  # type: ignore[method-assign]
-    [answer] = await replica.serve(device.idle())
+    with not_journaling(world, Topic.COMMAND_SENT):
+        [answer] = await replica.serve(device.idle())
 
     assert isinstance(answer, StoreUnavailable)
     assert world.publisher.published[-1].topic is Topic.CONNECT
