@@ -31,8 +31,8 @@ GRACE = timedelta(seconds=5)
 LAST_GRACE = timedelta(seconds=2)
 """The same, on the way out."""
 _SWEEP_EVERY = timedelta(seconds=3)
-_SWEEP_SHARE = 20
-"""Reading a large backlog may take this small a part of the time: one in so many."""
+_MOST_READ = 10_000
+"""So many stored deliveries a second may be read again and again: a large backlog is read more rarely."""
 _DEADLINE = timedelta(seconds=15)
 
 
@@ -46,6 +46,8 @@ class Served:
     is_lost: bool = False
     is_leaving: bool = False
     oldest: str | None = None
+    size: int = 0
+    """How many deliveries the latest read found."""
     read_at: float = float("-inf")
     """The next time to read its blocked delivery queues."""
 
@@ -231,9 +233,8 @@ class Partitions:
                 continue
             [outcome] = await asyncio.gather(self._read(served), return_exceptions=True)
             failed += [outcome] if outcome else []
-            now = self._clock.monotonic()
-            pause = (now - began) * _SWEEP_SHARE * len(self._served)
-            served.read_at = now + max(_SWEEP_EVERY.total_seconds(), pause)
+            pause = served.size * len(self._served) / _MOST_READ
+            served.read_at = self._clock.monotonic() + max(_SWEEP_EVERY.total_seconds(), pause)
         if failed:
             raise BaseExceptionGroup("partitions whose lanes could not be read", failed)
 
@@ -244,3 +245,4 @@ class Partitions:
         served.queues.learn(backlogs)
         served.queues.read_at = began
         served.oldest = min((backlog.oldest for backlog in backlogs.values()), default=None)
+        served.size = sum(backlog.count for backlog in backlogs.values())

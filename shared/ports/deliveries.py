@@ -40,11 +40,13 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Numbers of the pending deliveries of a queue, and its oldest event. `is_asked`: by an operator."""
+    """The pending deliveries of a queue: their numbers, the oldest event, and how many there are. `is_asked`:
+    by an operator."""
 
     lowest: int
     highest: int
     oldest: str
+    count: int = 1
     is_asked: bool = False
 
 

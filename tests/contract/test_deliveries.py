@@ -115,7 +115,7 @@ async def test_blocked_queues_show_their_numbers_and_oldest_event(
     await deliveries.store([owed("b", 2), owed("c", 4, OTHER)])
     await deliveries.store([owed("a", 6)])
 
-    assert await blocked(deliveries) == {MAC: Backlog(2, 6, "a"), OTHER: Backlog(4, 4, "c")}
+    assert await blocked(deliveries) == {MAC: Backlog(2, 6, "a", 2), OTHER: Backlog(4, 4, "c")}
 
 
 async def test_blocked_queues_are_complete_however_long_the_backlog_is(
@@ -126,8 +126,8 @@ async def test_blocked_queues_are_complete_however_long_the_backlog_is(
         await deliveries.store([owed(f"e{number}", number + 10, OTHER)])
 
     assert await blocked(deliveries) == {
-        MAC: Backlog(1, 8, "e1"),
-        OTHER: Backlog(11, 18, "e1"),
+        MAC: Backlog(1, 8, "e1", 8),
+        OTHER: Backlog(11, 18, "e1", 8),
     }
 
 
@@ -301,7 +301,7 @@ async def test_what_is_revived_is_pending_again_and_what_is_pending_is_left_alon
         ("a", 0, LATER),
         ("c", 0, owed("c").next_attempt_at),
     ]
-    assert await blocked(deliveries) == {MAC: Backlog(1, 3, "a")}
+    assert await blocked(deliveries) == {MAC: Backlog(1, 3, "a", 2)}
     assert await deliveries.lease(found, "h2", LATER, NOW) == {"config:a", "config:c"}
 
 

@@ -82,9 +82,12 @@ class MongoDeliveries:
         async for document in self._pending(partition, {"lane": 1, "number": 1}):
             queue, number = document["lane"], document["number"]
             event_id = document["_id"].partition(":")[2]
-            seen = queues.get(queue, Backlog(number, number, event_id))
+            seen = queues.get(queue, Backlog(number, number, event_id, count=0))
             queues[queue] = Backlog(
-                min(seen.lowest, number), max(seen.highest, number), min(seen.oldest, event_id)
+                min(seen.lowest, number),
+                max(seen.highest, number),
+                min(seen.oldest, event_id),
+                seen.count + 1,
             )
         await self._current.check(term)
         if queues:

@@ -82,11 +82,12 @@ class FakeDeliveries:
             if not owed.is_pending or partition_of(delivery.queue.device) != partition:
                 continue
             number, event = delivery.number, delivery.event_id
-            seen = queues.get(delivery.queue, Backlog(number, number, event))
+            seen = queues.get(delivery.queue, Backlog(number, number, event, count=0))
             queues[delivery.queue] = Backlog(
                 min(seen.lowest, number),
                 max(seen.highest, number),
                 min(seen.oldest, event),
+                seen.count + 1,
                 seen.is_asked or owed.is_asked,
             )
         return queues

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
+from shared.domain.subscription import DeliveryQueueKey
+from shared.ports.deliveries import Backlog
 from shared.ports.events import OpenPartition, Received
 from tests.support.delivery_rig import PARTITION, FixedShare, Replica, World
 from tests.support.fakes.clock import settle
@@ -176,3 +179,38 @@ async def test_a_partition_is_not_yet_tried_until_its_opening_failed_or_succeede
         there = (missing(replica), replica.partitions.untried)
 
     assert (away, there) == ((1, 0), (0, 0))
+
+
+async def test_a_store_that_answers_slowly_does_not_put_the_next_read_off(world: World) -> None:
+    """A wait for the store is no work. What an operator retries, and what another process stored, is found
+    soon anyway."""
+    async with Replica(world) as replica:
+
+        async def slowly(operation: str) -> None:
+            reads.append(operation)
+            await world.clock.sleep(timedelta(seconds=1))
+
+        reads: list[str] = []
+        replica.deliveries.before = slowly
+        await world.run(30)
+
+    assert 6 <= reads.count("blocked") <= 8
+
+
+async def test_a_large_backlog_is_read_more_rarely(world: World) -> None:
+    world.receiver.is_down = True
+    async with Replica(world, waits=[timedelta(hours=1)]) as replica:
+        world.publish(*(f"e{number:02}" for number in range(10)))
+        await world.run(10)
+        assert len(world.records) == 10
+        known = await replica.deliveries.blocked(PARTITION)
+
+        async def many(partition: int) -> dict[DeliveryQueueKey, Backlog]:
+            reads.append(partition)
+            return {key: replace(each, count=200_000) for key, each in known.items()}
+
+        reads: list[int] = []
+        replica.deliveries.blocked = many  # type: ignore[method-assign]
+        await world.run(100)
+
+    assert 4 <= len(reads) <= 6
