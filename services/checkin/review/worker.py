@@ -38,7 +38,9 @@ ENOUGH = 1000
 MOST_REPORTED = 100
 """Events of one look, so that a day on which many certificates end leaves time for devices."""
 LATEST = 100
-"""Entries of one device that are read: those that were accepted last, of all that are old enough."""
+"""Entries of one device that are read at first: those that were accepted last, of all that are old enough."""
+_MORE = 8
+"""So many times as many are read where none of these could be sent all the time."""
 
 
 class DeviceReview:
@@ -134,12 +136,18 @@ class DeviceReview:
     async def _has_waited(self, device: Enrollment, since: datetime, now: datetime) -> bool:
         """A command could be sent to the device all the time."""
         window = EntryWindow(EPOCH, since, device.id, states=OPEN_STATES)
-        entries = await self._queue.accepted_in(window, LATEST)
-        return any(
-            entry.is_due(since) and entry.is_due(now)
-            for entry in entries
-            if entry.generation in (None, device.generation)
-        )
+        limit = LATEST
+        while True:
+            entries = await self._queue.accepted_in(window, limit)
+            if any(
+                entry.is_due(since) and entry.is_due(now)
+                for entry in entries
+                if entry.generation in (None, device.generation)
+            ):
+                return True
+            if len(entries) < limit:
+                return False
+            limit *= _MORE
 
 
 def _is_served(device: Enrollment) -> bool:

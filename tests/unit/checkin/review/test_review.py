@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.checkin.review.worker import ENOUGH, MOST_REPORTED, PAGE, DeviceReview
+from services.checkin.review.worker import ENOUGH, LATEST, MOST_REPORTED, PAGE, DeviceReview
 from shared.domain.enrollment import PARTITIONS, EnrollmentStatus, partition_of
 from shared.domain.event import Event, Topic
 from shared.domain.identity import (
@@ -176,6 +176,20 @@ async def test_a_command_that_could_not_be_sent_all_the_time_makes_no_silence(
     await review.look()
 
     assert not made.reported
+
+
+async def test_many_later_commands_that_cannot_be_sent_hide_no_waiting_one() -> None:
+    made, _, review = await reviewing(Topic.DEVICE_SILENT)
+    await made.world.enqueue(MAC.key, "waits")
+    made.world.clock.advance(SECOND)
+    for number in range(LATEST + 1):
+        entry = await made.world.enqueue(MAC.key, f"later {number}")
+        made.world.queue.entries[entry.id] = replace(entry, not_before=START + YEAR)
+    made.world.clock.advance(WEEK)
+
+    await review.look()
+
+    assert made.reported == [Topic.DEVICE_SILENT]
 
 
 SEEN = Quarantine(START, START, QuarantineReason.EXPIRED, DeviceCertificate("other"))
