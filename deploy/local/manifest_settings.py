@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from manifest_pods import COMPONENT, labels, named, of_kind, workloads
 from renders import Document
@@ -81,15 +81,30 @@ def setting_faults(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: {setting} names {value}, which is not mounted"
 
 
+OF_URLS = {"cafile", "certfile", "keyfile", "tlscafile", "tlscertificatekeyfile", "tlscrlfile"}
+"""The parameters of URLs that name files."""
+
+
+def files(documents: list[Document], workload: Document) -> Iterator[tuple[str, str]]:
+    """The files of certificates that its settings, and the URLs among its secrets, name."""
+    for setting, value in given(documents, workload).items():
+        if value.startswith(("/certificates/", "/trust/")) and setting in read_by(workload):
+            yield setting, value
+    for path, (secret, key) in mounted(workload).items():
+        url = secret_content(documents, secret, key) or ""
+        for name, value in parse_qsl(urlsplit(url.strip()).query) if "://" in url else ():
+            if name.lower() in OF_URLS:
+                yield f"{name} of {path.removeprefix(SECRETS_AT)}", value
+
+
 def certificate_faults(documents: list[Document]) -> Iterator[str]:
-    """Who reads a setting that names a file in /certificates has that folder."""
+    """A process has the folders of the files that it is to read."""
     for workload in workloads(documents):
         [container] = workload["spec"]["template"]["spec"]["containers"]
         folders = {each["mountPath"] for each in container["volumeMounts"]}
-        for setting, value in given(documents, workload).items():
-            is_read = setting in read_by(workload)
-            if value.startswith("/certificates/") and is_read and "/certificates" not in folders:
-                yield f"{workload['metadata']['name']}: {setting} is {value}, which is not mounted"
+        for setting, file in files(documents, workload):
+            if file.rpartition("/")[0] not in folders:
+                yield f"{workload['metadata']['name']}: {setting} is {file}, which is not mounted"
 
 
 def host_faults(documents: list[Document]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """TLS towards a server whose CAs an operator may name in a setting."""
 
 import ssl
+from collections.abc import Collection
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from shared.domain.errors import Misconfigured
 
@@ -19,3 +21,17 @@ def client_tls(setting: str, file: Path | None, otherwise: str | None = None) ->
     except OSError as exc:
         problem = f"cannot be read ({exc.strerror})"
     raise Misconfigured(f"{setting}: {file} {problem}")
+
+
+def check_files(setting: str, url: str, cas: str, keys: Collection[str]) -> None:
+    """Raises Misconfigured where a file that a parameter of the URL names cannot be used. `url` is the value
+    of `setting`, `cas` the parameter that names a file of CAs, and `keys` are the others."""
+    for name, file in parse_qsl(urlsplit(url).query):
+        if name.lower() == cas:
+            client_tls(f"{setting}: {name}", Path(file))
+        elif name.lower() in keys:
+            try:
+                Path(file).read_bytes()
+            except OSError as exc:
+                problem = f"cannot be read ({exc.strerror})"
+                raise Misconfigured(f"{setting}: {name}: {file} {problem}") from None

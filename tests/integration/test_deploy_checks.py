@@ -408,6 +408,20 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         ),
         "macromdm-commands: MDM_TLS_CERT is /certificates/tls.pem, which is not mounted",
     ),
+    "a CA of MongoDB that is not mounted": (
+        lambda d: secret_text(
+            d,
+            "mongodb",
+            MDM_MONGODB_URL="mongodb://mongodb/x?tls=true&tlsCAFile=/certificates/ca.pem",
+        ),
+        "macromdm-prepare: tlsCAFile of MDM_MONGODB_URL is /certificates/ca.pem, which is not mounted",
+    ),
+    "a CA of RabbitMQ that is not mounted": (
+        lambda d: secret_text(
+            d, "rabbitmq", MDM_AMQP_URL="amqps://rabbitmq/?cafile=/certificates/ca.pem"
+        ),
+        "macromdm-commands: cafile of MDM_AMQP_URL is /certificates/ca.pem, which is not mounted",
+    ),
     "another host": (
         lambda d: find(d, "ConfigMap", "macromdm")["data"].update(MDM_SERVER_URL="https://mdm.x"),
         "MDM_SERVER_URL is https://mdm.x, and devices are let in at ['mdm.example.org']",
@@ -440,6 +454,17 @@ def test_a_mistake_in_a_manifest_is_named(
     mistake(documents)
 
     assert any(said in fault for fault in local("check_k8s").faults(documents))
+
+
+def test_every_pod_has_the_files_that_the_urls_name(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["production"])
+    mongodb = "mongodb://mongodb/x?tls=true&tlsCAFile=/trust/ca.pem"
+    secret_text(documents, "mongodb", MDM_MONGODB_URL=mongodb)
+    secret_text(documents, "rabbitmq", MDM_AMQP_URL="amqps://rabbitmq/?cafile=/trust/ca.pem")
+
+    assert list(local("check_k8s").faults(documents)) == []
 
 
 def test_what_external_secrets_do_not_make_is_named(

@@ -19,6 +19,7 @@ from shared.messaging.rabbit.event_publisher import RabbitPublisher
 from shared.messaging.rabbit.partitions import RabbitPartitions
 from shared.messaging.rabbit.publish import PublishChannel
 from shared.messaging.rabbit.push_requests import RabbitPushRequestConsumer, RabbitPushRequests
+from shared.network.trusted_cas import check_files
 from shared.ports.clock import Clock
 from shared.ports.events import EventPublisher, PartitionConsumer
 from shared.ports.pushes import PushRequestConsumer, PushRequests
@@ -49,7 +50,7 @@ class RabbitBroker:
         publish_deadline: timedelta = PUBLISH_DEADLINE,
         largest_message: int = LARGEST_MESSAGE,
     ) -> None:
-        """Raises Misconfigured for a URL that cannot be one of RabbitMQ's."""
+        """Raises Misconfigured for a URL that cannot be one of RabbitMQ's, or whose files cannot be read."""
         metrics = metrics or Metrics()
         # It logs a stack for every connection that ends; each of our own lines says it once.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -63,6 +64,7 @@ class RabbitBroker:
         self._consuming = Link(
             url, "macromdm consuming", clock, self._set_up_consuming, on_down=lambda: None
         )
+        check_files("MDM_AMQP_URL", url, "cafile", {"certfile", "keyfile"})
         self._topology = Topology(url, clock)
         self._channel = PublishChannel(
             publish_deadline, clock, metrics, self._topology.declare_again, self._publishing.drop

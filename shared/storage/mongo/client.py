@@ -17,6 +17,7 @@ from pymongo.topology_description import TopologyDescription
 from pymongo.uri_parser import parse_uri
 
 from shared.domain.errors import Misconfigured, StoreUnavailable
+from shared.network.trusted_cas import check_files
 from shared.storage.codec import OPTIONS
 from shared.storage.database import (
     OPERATION_TIMEOUT,
@@ -153,6 +154,9 @@ class Mongo(Database):
             "appname": "macromdm",
         }
         try:
+            check_files(
+                "MDM_MONGODB_URL", url, "tlscafile", {"tlscertificatekeyfile", "tlscrlfile"}
+            )
             name = parse_uri(url)["database"] or "macromdm"
             self._client: Any = _client_class(driver)(url, **options)
         except (InvalidURI, PyMongoError, ValueError) as exc:

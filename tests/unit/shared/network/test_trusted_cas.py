@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from services.runtime.program import check
+from shared.concurrency.clock import SystemClock
 from shared.domain.errors import Misconfigured
+from shared.messaging.rabbit.broker import RabbitBroker
 from shared.network.trusted_cas import client_tls
 from shared.settings import WebhookSettings, load
+from shared.storage.mongo import Mongo
 from tests.support.harness.push_certificates import PushAuthority
 
 ENOUGH = {
@@ -56,3 +59,32 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
         with pytest.raises(Misconfigured, match=r"^MDM_APNS_CA: .*socket cannot be read \(.+\)$"):
             client_tls("MDM_APNS_CA", file)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "problem"),
+    [
+        ("cafile=/none.pem", r"cafile: /none.pem cannot be read \(No such file or directory\)"),
+        ("cafile=/dev/null", "cafile: /dev/null holds no CA certificates in PEM"),
+        ("certfile=/none.pem", r"certfile: /none.pem cannot be read \(.+\)"),
+        ("keyfile=/none.pem", r"keyfile: /none.pem cannot be read \(.+\)"),
+    ],
+)
+def test_a_file_that_the_url_of_rabbitmq_names_is_looked_at(parameter: str, problem: str) -> None:
+    with pytest.raises(Misconfigured, match=f"^MDM_AMQP_URL: {problem}$"):
+        RabbitBroker(f"amqps://user:secret@127.0.0.1/?{parameter}", clock=SystemClock())
+
+
+@pytest.mark.parametrize(
+    ("parameter", "problem"),
+    [
+        ("tlsCAFile=/none.pem", r"/none.pem cannot be read \(No such file or directory\)"),
+        ("tlsCAFile=/dev/null", "/dev/null holds no CA certificates in PEM"),
+        ("tlsCertificateKeyFile=/none.pem", r"/none.pem cannot be read \(.+\)"),
+    ],
+)
+def test_a_file_that_the_url_of_mongodb_names_is_looked_at(parameter: str, problem: str) -> None:
+    name = parameter.partition("=")[0]
+
+    with pytest.raises(Misconfigured, match=f"^MDM_MONGODB_URL: {name}: {problem}$"):
+        Mongo(f"mongodb://user:secret@a.example,b.example/x?tls=true&{parameter}")
