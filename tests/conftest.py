@@ -26,11 +26,14 @@ from tests.support.harness.servers import (
     ServerMissing,
     Store,
 )
+from tests.support.harness.system import ServiceProcess
 
 # How long an example takes says more about what else the machine does than about our code; the tests that
 # bound a time say so.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+ServiceProcess.forks = True
 
 REAL = {"rabbit", "store_server", "amqp_url", "mongodb_url", "fault_rabbit", "fault_store"}
 

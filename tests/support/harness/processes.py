@@ -84,6 +84,18 @@ def spawn(
     return _spawner.submit(start).result()
 
 
+class Child(Protocol):
+    """What a `Server` needs of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+
 class HasUrl(Protocol):
     @property
     def url(self) -> str: ...
@@ -105,7 +117,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -170,7 +182,7 @@ class Server:
     def close(self) -> None:
         self.kill()
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> Child:
         raise NotImplementedError
 
     def _serves(self) -> bool:
