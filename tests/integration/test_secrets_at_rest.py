@@ -38,7 +38,7 @@ SECRETS = {
 }
 NEW_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 VALUES = "[67]"
-"""Of the CA, of a device that told its secrets, and of its events; and the latest answer, once it is noted."""
+"""Of the CA, a device that told its secrets, and its events; and the latest answer, once it is noted."""
 OLD_ID, NEW_ID = (key_id(base64.b64decode(key)) for key in (SECRET_KEY, NEW_KEY))
 DEAD_LETTERED = "macromdm_deliveries_given_up_total"
 
