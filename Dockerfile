@@ -30,7 +30,8 @@ LABEL org.opencontainers.image.title="MacroMDM" \
     org.opencontainers.image.licenses="MIT" \
     org.opencontainers.image.revision="$REVISION" \
     org.opencontainers.image.source="$SOURCE"
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/macromdm --create-home macromdm
+RUN groupadd --gid 10001 macromdm \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/macromdm --create-home --shell /usr/sbin/nologin macromdm
 COPY --from=build /opt/macromdm /opt/macromdm
 ENV PATH=/opt/macromdm/bin:$PATH \
     PYTHONUNBUFFERED=1 \

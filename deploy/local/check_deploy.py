@@ -66,6 +66,7 @@ def compose_faults() -> Iterator[str]:
     yield from trust_faults(compose)
     yield from image_faults(compose)
     yield from log_faults(compose)
+    yield from key_faults(services["mongodb"]["entrypoint"])
     yield from example_faults((ROOT / ".env.example").read_text(), COMPOSE.read_text())
 
 
@@ -132,6 +133,12 @@ def log_faults(compose: Document) -> Iterator[str]:
     for name, service in compose["services"].items():
         if "max-size" not in service.get("logging", {}).get("options", {}):
             yield f"{COMPOSE.name}: {name}: its log grows without end"
+
+
+def key_faults(entrypoint: list[str]) -> Iterator[str]:
+    """A container that starts again can write its file again, whoever owns it: not in a sticky folder."""
+    if re.search(r">\s*/(var/)?tmp/", " ".join(entrypoint)):
+        yield f"{COMPOSE.name}: mongodb: writes its key where a second start cannot"
 
 
 def manifest_faults(compose: Document, deployments: list[Document]) -> Iterator[str]:
@@ -219,6 +226,9 @@ def image_file_faults(text: str, version: str) -> Iterator[str]:
 def last_stage_faults(stage: str, version: str) -> Iterator[str]:
     if not re.search(r"^USER (?!root|0)\S+", stage, re.MULTILINE):
         yield "the last stage runs as root"
+    for uid, gid in re.findall(r"^USER (\d+):(\d+)$", stage, re.MULTILINE):
+        if f"groupadd --gid {gid} " not in stage or f"--uid {uid} --gid {gid} " not in stage:
+            yield f"makes no user {uid} of the group {gid}"
     if re.search(r"apt-get|\bgcc\b|pip install", stage):
         yield "the last stage installs something"
     for label in LABELS:

@@ -671,6 +671,18 @@ def test_a_moving_tag_and_an_endless_log_are_named(local: Callable[[str], Any]) 
     ]
 
 
+@pytest.mark.parametrize("command", ["printf x >/tmp/key", "printf x > /var/tmp/key"])
+def test_a_key_that_a_second_start_cannot_write_is_named(
+    local: Callable[[str], Any], command: str
+) -> None:
+    key_faults = local("check_deploy").key_faults
+
+    assert list(key_faults(["bash", "-c", f"{command} && exec mongod"])) == [
+        "docker-compose.yml: mongodb: writes its key where a second start cannot"
+    ]
+    assert list(key_faults(["bash", "-c", "printf x >/etc/mongo.key"])) == []
+
+
 def test_an_example_that_lacks_something_or_names_what_is_not_is_named(
     local: Callable[[str], Any],
 ) -> None:
@@ -707,7 +719,12 @@ DOCKERFILE = {
     "another Python": ("python:3.11", "python:3.13", "its stages are"),
     "a moving tag": ("FROM python:3.11.14-slim-bookworm\n", "FROM python:3\n", "its stages are"),
     "root": ("USER 10001:10001", "USER root", "runs as root"),
-    "a compiler": ("RUN useradd", "RUN apt-get install gcc && useradd", "installs something"),
+    "another group": (
+        "groupadd --gid 10001",
+        "groupadd --gid 999",
+        "makes no user 10001 of the group",
+    ),
+    "a compiler": ("RUN groupadd", "RUN apt-get install gcc && groupadd", "installs something"),
     "no hashes": ("--require-hashes", "", "without their hashes"),
     "an old label": ('version="0.1.0"', 'version="0.0.9"', "of another version than 0.1.0"),
     "a lost label": ("org.opencontainers.image.revision", "revision", "has no label revision"),
