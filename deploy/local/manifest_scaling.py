@@ -62,4 +62,16 @@ def trigger_faults(documents: list[Document], scaled: Document, queues: list[str
             yield f"{service}: {asked['queueName']} does not name its queues"
 
 
-CHECKS = (scaling_faults, bound_faults)
+MEMBERSHIP = "quorum_queue.continuous_membership_reconciliation."
+
+
+def member_faults(documents: list[Document]) -> Iterator[str]:
+    """Queues get a member on each node, though the services may declare them when only one node is there."""
+    for cluster in of_kind(documents, "RabbitmqCluster"):
+        lines = re.sub(r" *= *", "=", cluster["spec"]["rabbitmq"]["additionalConfig"]).split()
+        size = f"target_group_size={cluster['spec']['replicas']}"
+        if not {MEMBERSHIP + "enabled=true", MEMBERSHIP + size} <= set(lines):
+            yield f"{cluster['metadata']['name']}: a queue may keep one member, of three nodes"
+
+
+CHECKS = (scaling_faults, bound_faults, member_faults)

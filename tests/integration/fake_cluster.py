@@ -89,6 +89,8 @@ COMMANDS = {
     r"(?:=0 --overwrite|-)": annotate,
     r"kubectl -n macromdm get pods": nothing,
     r"kubectl -n macromdm port-forward service/(\S+) (\d+)": port_forward,
+    r"kubectl -n macromdm exec macromdm-rabbitmq-server-0 -c rabbitmq -- "
+    r"rabbitmq-queues quorum_status webhook\.00": nothing,
     r"kubectl -n macromdm exec deploy/(\S+) -- (.+)": execute,
     r"kubectl -n macromdm create secret generic (\S+) --from-file=(\S+)": create_secret,
     r"kubectl -n macromdm rollout restart (deployment) (\S+)": named,

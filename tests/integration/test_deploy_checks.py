@@ -534,6 +534,19 @@ def test_pods_of_mongodb_that_have_no_account_are_named(
     assert said in list(local("check_k8s").faults(documents))
 
 
+@pytest.mark.parametrize("lost", ["enabled = true", "target_group_size = 3"])
+def test_queues_that_keep_one_member_are_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any], lost: str
+) -> None:
+    documents = copy.deepcopy(rendered["rabbitmq-operator"])
+    asked = find(documents, "RabbitmqCluster", "macromdm-rabbitmq")["spec"]["rabbitmq"]
+    asked["additionalConfig"] = asked["additionalConfig"].replace(lost, "")
+
+    faults = list(local("check_k8s").faults(documents))
+
+    assert faults == ["macromdm-rabbitmq: a queue may keep one member, of three nodes"]
+
+
 def test_a_moving_image_and_an_only_replica_are_named(
     rendered: dict[str, Documents], local: Callable[[str], Any]
 ) -> None:
