@@ -121,12 +121,43 @@ def metric_labels() -> dict[str, set[str]]:
     }
 
 
+def label_values() -> dict[tuple[str, str], set[str]]:
+    """Of a counter and its one label, those that it may have."""
+    made = [each for each in vars(Metrics()).values() if isinstance(each, MetricWrapperBase)]
+    return {
+        (f"{each._name}_total", each._labelnames[0]): {values[0] for values in each._metrics}
+        for each in made
+        if len(each._labelnames) == 1
+    }
+
+
+def matcher_faults(rule: Document) -> Iterator[str]:
+    """Its matchers name values that exist: of a label of ours, and of a service."""
+    known = label_values()
+    for metric, matchers in re.findall(r"(\w+)\{([^}]*)\}", rule["expr"]):
+        for label, value in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
+            values = known.get((metric, label), set())
+            if label == "app_kubernetes_io_component":
+                values = set(parts.SERVICES)
+            if label != "job" and not set(value.split("|")) <= values:
+                yield f"{rule['alert']}: {metric} has no {label} {value}"
+
+
+def absence_faults(rule: Document) -> Iterator[str]:
+    """A service that is gone altogether is down, too."""
+    if rule["alert"] == "MacroMDMServiceDown":
+        for name in parts.SERVICES:
+            if not re.search(rf'absent\(up\{{[^}}]*component="{name}"', rule["expr"]):
+                yield f"{rule['alert']}: does not see that there is no {name}"
+
+
 def alert_faults(documents: list[Document]) -> Iterator[str]:
     """Alerts look at metrics and labels that exist."""
     known = metric_labels()
     for rule_document in of_kind(documents, "PrometheusRule"):
         for group in rule_document["spec"]["groups"]:
             for rule in group["rules"]:
+                yield from (*matcher_faults(rule), *absence_faults(rule))
                 metrics = re.findall(r"\bmacromdm_\w+", rule["expr"])
                 for metric in metrics:
                     if metric not in known:

@@ -380,6 +380,14 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: alert(d).update(expr="min by (tpoic) (macromdm_store_up) == 0"),
         "no metric has the label tpoic",
     ),
+    "an outcome of nobody": (
+        lambda d: alert(d).update(expr='macromdm_pushes_total{outcome=~"sent|fialed"} > 0'),
+        "macromdm_pushes_total has no outcome sent|fialed",
+    ),
+    "a service whose end nobody sees": (
+        lambda d: alert(d).update(alert="MacroMDMServiceDown", expr="sum(up) == 0"),
+        "MacroMDMServiceDown: does not see that there is no webhook",
+    ),
     "metrics of nobody": (
         lambda d: find(d, "PodMonitor", "macromdm")["spec"]["selector"]["matchLabels"].update(
             {"app.kubernetes.io/name": "macro"}
