@@ -22,4 +22,4 @@ write mongodb "MONGO_INITDB_ROOT_USERNAME=macromdm" "MONGO_INITDB_ROOT_PASSWORD=
     "MDM_MONGODB_URL=mongodb://macromdm:$mongodb@mongodb:27017/macromdm?authSource=admin"
 write rabbitmq "RABBITMQ_DEFAULT_USER=macromdm" "RABBITMQ_DEFAULT_PASS=$rabbitmq" \
     "MDM_AMQP_URL=amqp://macromdm:$rabbitmq@rabbitmq:5672/" \
-    "MANAGEMENT_URL=http://macromdm:$rabbitmq@rabbitmq:15672/%2F"
+    "MANAGEMENT_URL=http://macromdm:$rabbitmq@rabbitmq.macromdm.svc:15672/%2F"

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from manifest_pods import deployments, named, of_kind
+from manifest_settings import secret_content
 from renders import Document
 
 from shared.domain.enrollment import PARTITIONS
@@ -51,8 +53,11 @@ def trigger_faults(documents: list[Document], scaled: Document, queues: list[str
     for trigger in scaled["spec"]["triggers"]:
         if trigger["type"] != "rabbitmq":
             continue
-        if named(documents, "TriggerAuthentication", trigger["authenticationRef"]["name"]) is None:
+        proof = named(documents, "TriggerAuthentication", trigger["authenticationRef"]["name"])
+        if proof is None:
             yield f"{service}: {trigger['authenticationRef']['name']} does not exist"
+        else:
+            yield from (f"{service}: {fault}" for fault in host_faults(documents, trigger, proof))
         asked: dict[str, Any] = trigger["metadata"]
         pattern = (
             asked["queueName"] if asked.get("useRegex") == "true" else re.escape(asked["queueName"])
@@ -60,6 +65,20 @@ def trigger_faults(documents: list[Document], scaled: Document, queues: list[str
         found = {name for name in queues if re.search(pattern, name)}
         if found != {name for name in queues if name.split(".")[0] == service}:
             yield f"{service}: {asked['queueName']} does not name its queues"
+
+
+def host_faults(documents: list[Document], trigger: Document, proof: Document) -> Iterator[str]:
+    """KEDA, in a namespace of its own, is told where RabbitMQ is."""
+    given = {each["parameter"]: each for each in proof["spec"]["secretTargetRef"]}
+    if "host" in trigger["metadata"]:
+        url = trigger["metadata"]["host"]
+    elif "host" in given:
+        url = secret_content(documents, given["host"]["name"], given["host"]["key"])
+    else:
+        yield "KEDA is not told where RabbitMQ is"
+        return
+    if url is not None and "." not in (host := urlsplit(url.strip()).hostname or ""):
+        yield f"KEDA finds no {host} from its own namespace"
 
 
 MEMBERSHIP = "quorum_queue.continuous_membership_reconciliation."

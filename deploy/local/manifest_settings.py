@@ -216,21 +216,33 @@ def required_faults(documents: list[Document]) -> Iterator[str]:
                 yield f"{workload['metadata']['name']}: has no {setting}"
 
 
-def reference_faults(documents: list[Document]) -> Iterator[str]:
-    """Where Secrets are made here, those that are named exist and have the key."""
-    if not of_kind(documents, "Secret"):
-        return
-    named_here = [
+OF_OPERATORS = {
+    "macromdm-mongodb-url": "MongoDBCommunity",
+    "macromdm-rabbitmq-default-user": "RabbitmqCluster",
+}
+"""Secrets that an operator makes, each with the kind of what it belongs to."""
+
+
+def named_secrets(documents: list[Document]) -> Iterator[tuple[str, str, str]]:
+    """Who names a Secret and a key of it, for those that no operator makes."""
+    found = [
         (workload["metadata"]["name"], *each)
         for workload in workloads(documents)
         for each in mounted(workload).values()
     ]
-    named_here += [
+    found += [
         (document["kind"], each["name"], each["key"])
         for document in of_kind(documents, "TriggerAuthentication")
         for each in document["spec"]["secretTargetRef"]
     ]
-    for where, secret, key in named_here:
+    for each in found:
+        if not of_kind(documents, OF_OPERATORS.get(each[1], "")):
+            yield each
+
+
+def reference_faults(documents: list[Document]) -> Iterator[str]:
+    """Where Secrets are made here, those that are named exist and have the key."""
+    for where, secret, key in named_secrets(documents) if of_kind(documents, "Secret") else ():
         if secret_content(documents, secret, key) is None:
             yield f"{where}: {key} of the Secret {secret} does not exist"
 
@@ -247,18 +259,16 @@ def rolling_faults(documents: list[Document]) -> Iterator[str]:
 
 
 def external_faults(documents: list[Document]) -> Iterator[str]:
-    """External Secrets make what is mounted."""
+    """External Secrets make what is named."""
     external = of_kind(documents, "ExternalSecret")
     made = {
         (each["spec"]["target"]["name"], item["secretKey"])
         for each in external
         for item in each["spec"]["data"]
     }
-    of_operators = ("macromdm-mongodb-url", "macromdm-rabbitmq-default-user")
-    for workload in workloads(documents) if external else ():
-        for secret, key in mounted(workload).values():
-            if (secret, key) not in made and secret not in of_operators:
-                yield f"{workload['metadata']['name']}: no ExternalSecret makes {key} of {secret}"
+    for where, secret, key in named_secrets(documents) if external else ():
+        if (secret, key) not in made:
+            yield f"{where}: no ExternalSecret makes {key} of {secret}"
 
 
 CHECKS = (

@@ -1,4 +1,5 @@
-"""Everything under deploy/k8s as kustomize renders it: each overlay, and the base with each component.
+"""Everything under deploy/k8s as kustomize renders it: each overlay, and the base with each component,
+and `production` with both operators.
 
 Promises: the tree is copied first, with secrets that `secrets.sh` makes there, so that nobody's own secrets
 are read, and nothing is written beside them.
@@ -38,16 +39,19 @@ def renders(source: Path = K8S) -> Iterator[tuple[str, list[Document]]]:
             own = copy / "overlays" / overlay
             run([str(copy / "secrets.sh"), str(own)])
             yield overlay, build(own)
+        if "production" in names("overlays", source):
+            operators = ("mongodb-operator", "rabbitmq-operator")
+            yield "with operators", with_components(copy, *operators, on="overlays/production")
         for component in names("components", source):
             yield component, with_components(copy, component)
         together = set(names("components", source)) - {REPLACES_INGRESSES}
         yield "all components", with_components(copy, *sorted(together))
 
 
-def with_components(copy: Path, *components: str) -> list[Document]:
+def with_components(copy: Path, *components: str, on: str = "base") -> list[Document]:
     folder = Path(tempfile.mkdtemp(dir=copy))
     text = {
-        "resources": ["../base"],
+        "resources": [f"../{on}"],
         "components": [f"../components/{name}" for name in components],
         "namespace": "macromdm",
     }

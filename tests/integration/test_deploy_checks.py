@@ -303,6 +303,20 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         ].update(name="rabbit"),
         "push: rabbit does not exist",
     ),
+    "RabbitMQ in KEDA's namespace": (
+        lambda d: secret_text(d, "rabbitmq", MANAGEMENT_URL="http://user:x@rabbitmq:15672/"),
+        "push: KEDA finds no rabbitmq from its own namespace",
+    ),
+    "RabbitMQ nowhere": (
+        lambda d: find(d, "TriggerAuthentication", "macromdm")["spec"]["secretTargetRef"][0].update(
+            parameter="username"
+        ),
+        "webhook: KEDA is not told where RabbitMQ is",
+    ),
+    "a Secret of an operator that is not there": (
+        lambda d: sources(d)[2]["secret"].update(name="macromdm-rabbitmq-default-user"),
+        "macromdm-checkin: MDM_AMQP_URL of the Secret macromdm-rabbitmq-default-user",
+    ),
     "a queue of nobody": (
         lambda d: trigger(d).update(queueName="hooks"),
         "does not name its queues",
@@ -486,6 +500,17 @@ def test_what_external_secrets_do_not_make_is_named(
     assert "macromdm-push: no ExternalSecret makes MDM_API_KEY of macromdm-api" in faults
 
 
+def test_what_external_secrets_do_not_make_for_keda_is_named(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["external-secrets"] + rendered["keda"])
+
+    faults = list(local("check_k8s").faults(documents))
+
+    said = "TriggerAuthentication: no ExternalSecret makes MANAGEMENT_URL of macromdm-rabbitmq"
+    assert said in faults
+
+
 def test_a_gateway_that_cuts_calls_that_wait_is_named(
     rendered: dict[str, Documents], local: Callable[[str], Any]
 ) -> None:
@@ -575,7 +600,7 @@ def test_every_overlay_and_component_is_rendered(rendered: dict[str, Documents])
 
     expected = {path.parent.name for path in folders if path.parent.name != "services"}
 
-    assert rendered.keys() == {"base", "all components"} | expected
+    assert rendered.keys() == {"base", "all components", "with operators"} | expected
     assert {"development", "production", "cert-manager", "keda", "gateway-api"} <= expected
 
 
