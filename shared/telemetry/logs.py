@@ -59,7 +59,14 @@ def configure(log_format: LogFormat = "auto") -> None:
 
 def _renderers(readable: bool) -> list[structlog.typing.Processor]:
     if readable:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                # Where `rich` is installed, the usual one prints local variables, and so secrets.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_as_json),

@@ -18,6 +18,7 @@ from shared.domain.subscription import (
     ReplayState,
 )
 from shared.ports.deliveries import Activities, Deliveries, DeliveryRecords, Replays
+from shared.security.encryption import AesKeyring
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.deliveries import FakeDeliveries
 from tests.support.fakes.webhook_history import FakeActivities, FakeDeliveryRecords, FakeReplays
@@ -174,3 +175,15 @@ async def test_answers_of_receivers_are_not_stored_in_clear(history: History) ->
         stored = repr(await history.database.collection("activities").find_one({"_id": "a:p"}))
         assert "secret" not in stored
     assert "secret" not in repr(ACTIVITY)
+
+
+async def test_a_lost_key_takes_the_answers_away_and_no_more(history: History) -> None:
+    await history.activities.note([ACTIVITY])
+    found = await history.activities.of("a")
+    if history.database is None:
+        pytest.skip("the fake encrypts nothing")
+    from shared.storage.events.webhook_history import MongoActivities
+
+    other = MongoActivities(history.database, AesKeyring([b"a later secret key, of 32 bytes "]))
+
+    assert await other.of("a") == [replace(found[0], failures=())]

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from services.webhook.history.routes import NOT_FOUND
 from services.webhook.history.schemas import EventIds, ReplayList, ReplayOut, replay_out
+from services.webhook.history.service import TOO_MANY, check_room
 from services.webhook.history.worker import progress_of
-from services.webhook.subscriptions.fields import TopicNames
+from services.webhook.subscriptions.fields import Text, TopicNames
 from services.webhook.subscriptions.requests import Patch
 from services.webhook.subscriptions.service import SubscriptionService
 from shared.domain.access import Scope
@@ -25,13 +26,9 @@ from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import TIME, UDID, UUID, about, body, errors, ok
 from shared.web.api.requests import Expected, Moment, Parsing, unlike
 
-MOST_RUNNING = 10
 _RUNNING = {
     **NOT_FOUND,
-    409: (
-        "Too many run, or it is the one of MDM_WEBHOOK_URL.",
-        f"{MOST_RUNNING} replays of this webhook run: wait until one of them ends",
-    ),
+    409: ("Too many run, or it is the one of MDM_WEBHOOK_URL.", TOO_MANY),
 }
 _NO_REPLAY = {404: ("No such subscription or replay.", f"there is no replay {UUID}")}
 
@@ -44,7 +41,8 @@ class ReplayRequest(Patch):
     until: Annotated[Moment, about("RFC 3339; now without it.")] = None
     topics: TopicNames | None = None
     device: Annotated[
-        Annotated[str, Expected("a UDID or EnrollmentID")] | None, about("A UDID.", UDID)
+        Annotated[Text, Field(max_length=256), Expected("a UDID or EnrollmentID")] | None,
+        about("A UDID.", UDID),
     ] = None
     failed: Annotated[
         Annotated[bool, Expected("true or false")] | None, about("Dead letters, tried again.")
@@ -66,7 +64,7 @@ class ReplayRequest(Patch):
         until = min(self.until or now, now)
         return ReplayChoice(
             event_ids=tuple(dict.fromkeys(self.event_ids or ())),
-            since=nanoseconds(self.since) if self.since else 0,
+            since=max(nanoseconds(self.since), 0) if self.since else 0,
             until=nanoseconds(until),
             topics=frozenset(self.topics or ()),
             device=self.device,
@@ -84,11 +82,7 @@ class ReplayService:
         """Raises Conflict."""
         if subscription.is_configured:
             raise Conflict("receivers of MDM_WEBHOOK_URL get each event once, and no replays")
-        running = [each for each in await self.replays.of(subscription.id) if not each.finished_at]
-        if len(running) >= MOST_RUNNING:
-            raise Conflict(
-                f"{MOST_RUNNING} replays of this webhook run: wait until one of them ends"
-            )
+        check_room(await self.replays.of(subscription.id))
         now = self.clock.now()
         choice = asked.choice(now)
         if not choice.event_ids and not choice.has_failed and choice.since >= choice.until:

@@ -17,7 +17,7 @@ from services.webhook.history.schemas import (
     status_out,
     test_out,
 )
-from services.webhook.history.service import DeliveryHistory
+from services.webhook.history.service import TOO_MANY, DeliveryHistory
 from services.webhook.subscriptions.service import SubscriptionService
 from shared.domain.access import Scope
 from shared.web.answers import JsonAnswer
@@ -28,6 +28,7 @@ from shared.web.api.openapi import UUID, body, errors, ok
 from shared.web.api.requests import Parsing
 
 NOT_FOUND = {404: ("No such subscription.", f"there is no webhook {UUID}")}
+_RETRIED = {**NOT_FOUND, 409: ("Too many replays of it run.", TOO_MANY)}
 _NO_TEST = {
     **NOT_FOUND,
     409: (
@@ -89,7 +90,7 @@ def action_routes(
         dependencies=[auth.needs(Scope.ADMIN, audit="webhook.retry")],
         summary="Try events again",
         responses=ok(RetryOut, "So many will be tried again.")
-        | errors(400, 404, 413, said=NOT_FOUND),
+        | errors(400, 404, 409, 413, said=_RETRIED),
         openapi_extra=body(RetryRequest),
     )
     async def retry_deliveries(request: Request, id: str) -> JsonAnswer:

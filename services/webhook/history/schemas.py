@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.history.service import DeliveryFilter, ReceiverStatus
+from services.webhook.subscriptions.fields import Text
 from services.webhook.subscriptions.requests import Patch
 from services.webhook.subscriptions.schemas import SubscriptionOut, subscription_out
 from shared.domain.errors import unfit
@@ -27,7 +28,7 @@ from shared.web.api.requests import Expected, PageSize
 WAITING, DEAD = "waiting", "dead_letter"
 MOST_EVENTS = 1000
 EventIds = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=64), Expected("an event id")]],
+    list[Annotated[Text, Field(min_length=1, max_length=64), Expected("an event id")]],
     Field(min_length=1, max_length=MOST_EVENTS),
     Expected(f"a list of 1 to {MOST_EVENTS} event ids"),
     like([UUID]),

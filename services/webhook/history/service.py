@@ -32,6 +32,8 @@ from shared.times import from_nanoseconds, rfc3339, time_of_event, to_millisecon
 PAGE = 1000
 MOST_PAGES = 10
 MOST_DEVICES = 100
+MOST_RUNNING = 10
+TOO_MANY = f"{MOST_RUNNING} replays of this webhook run: wait until one of them ends"
 MOST_TIMES = 100
 """Waiting events, first by id, of which the oldest is sought: the id of one that follows from another has the
 time of its cause, so a later id may be of an earlier event."""
@@ -129,7 +131,8 @@ class DeliveryHistory:
         return await self.deliveries.retry(ids, self.clock.now())
 
     async def retry_all(self, subscription: str, by: str) -> tuple[int, Replay | None]:
-        """Try the dead letters again; how many will be, and the replay that goes on with the rest."""
+        """Try the dead letters again; how many will be, and the replay that goes on with the rest: one that
+        has not come that far, or else a new one. Raises Conflict."""
         now = self.clock.now()
         count, after = 0, ""
         for _ in range(MOST_PAGES):
@@ -138,6 +141,11 @@ class DeliveryHistory:
             if len(page) < PAGE:
                 return count, None
             after = page[-1].event_id
+        replays = await self.replays.of(subscription)
+        for each in replays:
+            if each.choice.has_failed and not each.finished_at and each.position <= after:
+                return count, each
+        check_room(replays)
         rest = Replay(
             self.ids.new(),
             subscription,
@@ -174,6 +182,12 @@ class DeliveryHistory:
             return event_id, await self.sender.send(subscription, request)
         except RuntimeError as exc:  # it is opened once the store was reached
             raise Unavailable("the service is starting") from exc
+
+
+def check_room(replays: Sequence[Replay]) -> None:
+    """Raises Conflict where too many of a subscription run for another one."""
+    if sum(not each.finished_at for each in replays) >= MOST_RUNNING:
+        raise Conflict(TOO_MANY)
 
 
 def _add(status: ReceiverStatus, activities: Sequence[Activity]) -> None:

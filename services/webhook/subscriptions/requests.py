@@ -174,7 +174,7 @@ class NewSubscription(SubscriptionPatch):
         about("Signs its requests. Without it one is made, and shown this once; null: unsigned."),
     ] = None
     start: Annotated[
-        str,
+        fields.Text,
         Expected("now, an event id, or a time (RFC 3339)"),
         about("The first event that it gets: `now`, an event id, or a time.", NOW),
     ] = NOW

@@ -16,6 +16,7 @@ from shared.concurrency.partitions import Share
 from shared.concurrency.periodic import Loops, Pace
 from shared.concurrency.publishing import journal_behind, publish_safely
 from shared.domain.enrollment import EnrollmentKey
+from shared.domain.errors import Unavailable
 from shared.domain.event import FACTS_VERSION, Event, Topic, derived_id
 from shared.domain.subscription import Subscription, SubscriptionState
 from shared.ports.clock import Clock
@@ -52,12 +53,18 @@ class DisabledEvents:
         events = {event.id: event for event in map(disabled_event, disabled)}
         self._safe.intersection_update(events)
         since = nanoseconds(self.clock.now() - REPEATED_FOR)
+        failed: list[Unavailable] = []
         for id_, event in events.items():
             is_ours = event.key.partition in self.share.partitions
             if is_ours and id_ not in self._safe and event.created_at > since:
-                journaled = await journal_behind(self.journal, [event], {}, self.journal.term)
-                await publish_safely(self.publisher, journaled)
-                self._safe.add(id_)
+                try:
+                    journaled = await journal_behind(self.journal, [event], {}, self.journal.term)
+                    await publish_safely(self.publisher, journaled)
+                    self._safe.add(id_)
+                except Unavailable as exc:  # the partitions of the others may not be away
+                    failed.append(exc)
+        if failed:
+            raise failed[0]
 
 
 def disabled_event(subscription: Subscription) -> Event:

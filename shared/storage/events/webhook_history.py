@@ -5,11 +5,13 @@ The failures of an activity are encrypted: answers of receivers may hold anythin
 
 from collections.abc import Collection as Names
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import orjson
 
+from shared.domain.errors import CannotDecrypt
 from shared.domain.subscription import Activity, AttemptRecord, Delivery, Replay, ReplayState
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document, UpdateOne
@@ -116,8 +118,11 @@ class MongoActivities:
         await self._documents.delete_many({"_id": _of(subscription)})
 
     def _decode(self, document: Document) -> Activity:
-        private = self._keyring.decrypt(bytes(document[FAILURES]), _context(document["_id"]))
-        failures = tuple(_attempt(each) for each in orjson.loads(private))
+        """Without failures where their key is missing: they are the least of it."""
+        failures: tuple[AttemptRecord, ...] = ()
+        with suppress(CannotDecrypt):
+            private = self._keyring.decrypt(bytes(document[FAILURES]), _context(document["_id"]))
+            failures = tuple(_attempt(each) for each in orjson.loads(private))
         return record(Activity, document, failures=failures)
 
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from services.webhook.endpoints.sender import AttemptOutcome
-from services.webhook.history.service import MOST_PAGES, PAGE
+from services.webhook.history.service import MOST_PAGES, MOST_RUNNING, PAGE
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
 from shared.domain.subscription import (
@@ -190,14 +190,27 @@ async def test_a_replay_goes_on_where_there_are_too_many_dead_letters_for_one_re
         await world.deliveries.skip(f"1:{number:05d}", None)
 
     status, answer = await world.ask("POST", "/1/deliveries/retry")
+    again = (await world.ask("POST", "/1/deliveries/retry"))[1]
     left, _ = await world.listed("?state=dead_letter&cursor=" + write_cursor("09000"))
     await world.worker.look()
 
     assert (status, answer["count"]) == (200, PAGE * MOST_PAGES)
+    assert again == {"count": 0, "replay": answer["replay"]}
     assert left == ["10000", "10001"]
     [replay] = (await world.ask("GET", "/1/replays"))[1]["replays"]
     assert (replay["id"], replay["state"], replay["stored"]) == (answer["replay"], "done", 2)
     assert await world.listed("?state=dead_letter&cursor=" + write_cursor("09000")) == ([], None)
+
+
+async def test_where_too_many_replays_run_no_other_one_begins() -> None:
+    world = World()
+    for number in range(PAGE * MOST_PAGES):
+        await world.store(f"{number:05d}")
+    for _ in range(MOST_RUNNING):
+        assert (await world.ask("POST", "/1/replay", {"event_ids": ["a"]}))[0] == 202
+
+    assert (await world.ask("POST", "/1/deliveries/retry"))[0] == 409
+    assert len(world.replays.stored) == MOST_RUNNING
 
 
 async def test_dead_letters_are_tried_again() -> None:

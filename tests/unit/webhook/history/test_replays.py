@@ -319,6 +319,9 @@ async def test_the_replay_of_a_deleted_subscription_ends() -> None:
         {"since": "yesterday"},
         {"device": "MAC"},
         {"event_ids": ["a"] * 1001},
+        {"event_ids": ["\ud800"]},
+        {"since": "2026-01-02T00:00:00Z", "device": "\ud800"},
+        {"since": "2026-01-02T00:00:00Z", "device": "D" * 257},
         {"every": True},
     ],
 )
@@ -329,6 +332,15 @@ async def test_a_replay_that_says_nothing_clear_is_refused(asked: object) -> Non
 
     assert status == 400, answer
     assert world.replays.stored == {}
+
+
+async def test_a_replay_of_a_time_before_any_event_has_them_all() -> None:
+    world = World()
+
+    await world.replay(since="0001-01-01T00:00:00Z")
+
+    [replay] = world.replays.stored.values()
+    assert replay.choice.since == 0
 
 
 async def test_the_configured_subscription_gets_no_replays() -> None:

@@ -136,3 +136,18 @@ async def test_one_that_a_former_version_disabled_has_its_event_too() -> None:
     await rig.look(rig.replica())
 
     assert [event.created_at for event in rig.publisher.published] == [nanoseconds(START)]
+
+
+async def test_a_partition_that_is_away_holds_no_other_event() -> None:
+    other = replace(GONE, id="3")
+    away = disabled_event(GONE).key.partition
+    assert disabled_event(other).key.partition != away
+    rig = Rig(GONE, other)
+    rig.publisher.outcome = lambda event: (
+        Confirm.LOST if event.key.partition == away else Confirm.CONFIRMED
+    )
+
+    with pytest.raises(BrokerUnavailable):
+        await rig.look(rig.replica())
+
+    assert [event.key.device for event in rig.publisher.published] == ["webhook:3"]
