@@ -141,6 +141,16 @@ class EnrollmentSummary:
     status: EnrollmentStatus
     generation: str | None = None
     inventory: Inventory = Inventory()
+    names: tuple[str, ...] = ()
+    """The keys of its index of names; those of a removed device hold its last serial number."""
+
+    @property
+    def serial_numbers(self) -> frozenset[str]:
+        """Of a device: the present one; of one that was removed, the last one. Records of early versions hold
+        earlier ones too."""
+        if self.inventory.serial_number is not None:
+            return frozenset({self.inventory.serial_number})
+        return frozenset(self.names if self.key.user is None else ()) - {self.id}
 
     @property
     def id(self) -> str:

@@ -838,6 +838,29 @@ async def test_removing_leaves_a_stub_of_what_must_not_be_forgotten(
     assert await enrollments.holders({"cert-MAC"}) == {"cert-MAC": "MAC"}
 
 
+async def test_a_removed_device_keeps_its_last_serial_number_for_the_filters_of_webhooks(
+    enrollments: Enrollments,
+) -> None:
+    await enrolled(enrollments, MAC, serial="C02")
+    await user_enrolled(enrollments, ANNA)
+    await enrolled(enrollments, PAD)
+    names = {"MAC", ANNA.id, "PAD"}
+    expected = {"MAC": {"C02"}, ANNA.id: set[str](), "PAD": set[str]()}
+
+    async def serials() -> dict[str, frozenset[str]]:
+        found = await enrollments.summaries(names)
+        return {id_: each.serial_numbers for id_, each in found.items()}
+
+    assert await serials() == expected
+    await enrollments.remove({"MAC", "PAD"})
+    assert await serials() == expected
+    await enrollments.revive({"MAC", "PAD"})
+    assert await serials() == expected
+    await enrollments.remove({"MAC"})
+    assert await serials() == expected
+    assert await enrollments.find({"C02"}) == {}
+
+
 async def test_removing_a_device_removes_its_user_channels(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
     await user_enrolled(enrollments, ANNA)

@@ -82,7 +82,7 @@ async def test_a_summary_says_what_the_record_says(store: Store) -> None:
 
     summaries = await store.enrollments.summaries(ids)
 
-    parts = [field.name for field in fields(EnrollmentSummary)]
+    parts = [each.name for each in fields(EnrollmentSummary) if each.name != "names"]
     for id_, whole in (await store.enrollments.load(ids)).items():
         assert [getattr(summaries[id_], part) for part in parts] == [
             getattr(whole, part) for part in parts

@@ -2,7 +2,8 @@
 
 Promises: a subscription without filters costs nothing, and one that names devices only costs no read; what
 other filters ask for is read from the journal, the records of devices and the queue, and what does not change
-is kept. An event that the journal does not have passes, and so does one that cannot be read there.
+is kept. A removed device has the serial number that it had last. An event that the journal does not have
+passes, and so does one that cannot be read there.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,7 @@ class Filters:
         self._read = read
         self._enrollments = enrollments
         self._queue = queue
-        self._serials = BoundedCache[str, str](_KEPT)
+        self._serials = BoundedCache[str, frozenset[str]](_KEPT)
         self._request_types = BoundedCache[str, str](_KEPT)
 
     async def pass_id(self, filters: EventFilters, event_id: str, device: str) -> bool:
@@ -66,13 +67,13 @@ class Filters:
         return request_type in filters.request_types
 
     async def _has_serial(self, filters: EventFilters, device: str) -> bool:
-        serial = self._serials.get(device)
-        if serial is None:
+        serials = self._serials.get(device)
+        if serials is None:
             found = (await self._enrollments.summaries([device])).get(device)
-            serial = None if found is None else found.inventory.serial_number
-            if serial is not None:
-                self._serials.put(device, serial)
-        return serial in filters.serial_numbers
+            serials = frozenset[str]() if found is None else found.serial_numbers
+            if found is not None and found.inventory.serial_number is not None:
+                self._serials.put(device, serials)
+        return not serials.isdisjoint(filters.serial_numbers)
 
     async def _request_type(self, event: Event) -> str | None:
         """Of the command that a device's answer is about."""

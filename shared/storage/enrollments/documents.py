@@ -137,7 +137,7 @@ def decrypted(document: Document, name: str, keyring: Keyring) -> bytes | None:
 
 
 OF_SUMMARY = dict.fromkeys(
-    ("device", "user", "udid", "enrollment_id", "status", "generation", "inventory"), 1
+    ("device", "user", "udid", "enrollment_id", "status", "generation", "inventory", "names"), 1
 )
 """The fields of an `EnrollmentSummary`."""
 

@@ -33,10 +33,6 @@ STATUS_AFTER = {
 }
 
 
-def _summary_of(record: Enrollment) -> EnrollmentSummary:
-    return EnrollmentSummary(record.key, record.status, record.generation, record.inventory)
-
-
 def _without_secrets(record: Enrollment) -> Enrollment:
     return replace(record, push=None, bootstrap_token=None, unreadable=None)
 
@@ -52,6 +48,8 @@ class FakeEnrollments:
         """Devices whose records hold nothing more."""
         self._long_retired: set[str] = set()
         self._holders: dict[str, str] = {}
+        self._last_serials: dict[str, str | None] = {}
+        """Of removed devices."""
         self.looks: dict[str, datetime] = {}
         """Of which device to look when, whether its certificate must be renewed."""
         self.kept_outbox: dict[str, list[OutboxEvent]] = {}
@@ -95,7 +93,13 @@ class FakeEnrollments:
 
     async def summaries(self, ids: Collection[str]) -> dict[str, EnrollmentSummary]:
         found = await self.load(ids)
-        return {id_: _summary_of(record) for id_, record in found.items()}
+        return {id_: self._summary_of(record) for id_, record in found.items()}
+
+    def _summary_of(self, record: Enrollment) -> EnrollmentSummary:
+        key, inventory = record.key, record.inventory
+        serial = inventory.serial_number or self._last_serials.get(record.id)
+        names = (key.id, serial) if serial and key.user is None else (key.id,)
+        return EnrollmentSummary(key, record.status, record.generation, inventory, names)
 
     async def find(self, names: Collection[str]) -> dict[str, list[EnrollmentSummary]]:
         await self.before("find")
@@ -105,9 +109,9 @@ class FakeEnrollments:
     def _find(self, name: str) -> list[EnrollmentSummary]:
         exact = self.records.get(name)
         if exact is not None and is_settled(name, exact):
-            return [_summary_of(exact)] if is_there(exact) else []
+            return [self._summary_of(exact)] if is_there(exact) else []
         fitting = [r for r in self.records.values() if is_there(r) and name in fitting_names(r)]
-        return [_summary_of(record) for record in fitting]
+        return [self._summary_of(record) for record in fitting]
 
     async def holders(self, certificates: Collection[str]) -> dict[str, str]:
         await self.before("holders")
@@ -317,6 +321,8 @@ class FakeEnrollments:
         for record in list(self.records.values()):
             if record.device in devices and record.status is not EnrollmentStatus.REMOVED:
                 self.unlock_tokens.pop(record.id, None)
+                serial = record.inventory.serial_number or self._last_serials.get(record.id)
+                self._last_serials[record.id] = serial
                 self.records[record.id] = _stub(self.records[record.id])
                 if events and record.id in events:
                     self.keep(record.id, events[record.id])

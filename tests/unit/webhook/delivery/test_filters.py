@@ -226,3 +226,30 @@ async def test_of_a_smaller_batch_no_more_events_share_a_request() -> None:
 
     assert world.receiver.arrivals == ["big", "e3", "e4", "e5", "e6", "e7"]
     assert {len(names) for _, names in world.receiver.requests} == {1}
+
+
+async def test_a_subscription_for_a_serial_number_hears_that_its_device_is_removed() -> None:
+    world = World()
+    world.enrollments.records["MAC"] = Enrollment(
+        MAC, status=EnrollmentStatus.ENROLLED, inventory=Inventory(serial_number="C02")
+    )
+    topics = frozenset({"mdm.*", "macromdm.*"})
+    sub = Subscription(
+        "s", "http://s.invalid/", topics=topics, filters=only(serial_numbers=["C02"])
+    )
+    other = Subscription(
+        "o", "http://o.invalid/", topics=topics, filters=only(serial_numbers=["C03"])
+    )
+    world.publish("answer")
+    await world.enrollments.remove({"MAC"})
+    world.publish("removed", topic=Topic.DEVICE_REMOVED)
+    replica = Replica(world)
+    replica.subscriptions.subscriptions = [sub, other]
+    async with replica:
+        await world.run(3)
+        await world.enrollments.revive({"MAC"})
+        world.publish("speaks again")
+        await world.run(3)
+
+    assert world.receiver.arrivals_of == {"s": ["answer", "removed", "speaks again"]}
+    assert world.is_settled
