@@ -72,6 +72,12 @@ def ports_of(rules: list[dict[str, Any]]) -> set[int | str]:
     return {port["port"] for rule in rules for port in rule.get("ports", ({"port": "any"},))}
 
 
+def peers_of(rules: list[dict[str, Any]], port: int | str) -> list[dict[str, Any]]:
+    """Whom the rules let reach, or be reached at, this port."""
+    some = [rule for rule in rules if port in ports_of([rule])]
+    return [peer for rule in some for peer in rule.get("from", rule.get("to", ({"ipBlock": {}},)))]
+
+
 def egress_faults(documents: list[Document]) -> Iterator[str]:
     """Each process reaches what its URLs name. Check-in, which the public reaches, reaches nothing else."""
     for workload in workloads(documents):
@@ -82,6 +88,9 @@ def egress_faults(documents: list[Document]) -> Iterator[str]:
             wanted["APNs"] = {APNS}
         if component == "webhook":
             wanted["receivers"] = {RECEIVERS}
+        peers = peers_of(rules_of(documents, workload, "egress"), NAMES)
+        if peers and not any("ipBlock" in each for each in peers):
+            yield f"{name}: no NetworkPolicy lets it reach NodeLocal DNSCache"
         for what, ports in wanted.items():
             for port in sorted(ports - open_ports):
                 yield f"{name}: no NetworkPolicy lets it reach port {port} ({what})"
@@ -91,31 +100,18 @@ def egress_faults(documents: list[Document]) -> Iterator[str]:
 
 
 def ingress_faults(documents: list[Document]) -> Iterator[str]:
-    """Each service is reached at both its ports, and at no other; a Gateway from its own namespace."""
+    """Each service is reached at both its ports, and at no other, and by what is in another namespace."""
     for deployment in deployments(documents):
         rules = rules_of(documents, deployment, "ingress")
         if (found := ports_of(rules)) != {"http", "ops"}:
             yield f"{deployment['metadata']['name']}: is reached at the ports {sorted(map(str, found))}"
         if not all(rule.get("from") for rule in rules):
             yield f"{deployment['metadata']['name']}: is reached from everywhere"
-    gateways = {
-        parent["namespace"]
-        for route in of_kind(documents, "HTTPRoute")
-        for parent in route["spec"]["parentRefs"]
-    }
-    for gateway in sorted(gateways - namespaces(documents)):
-        yield f"no NetworkPolicy lets the namespace {gateway} in"
-
-
-def namespaces(documents: list[Document]) -> set[str]:
-    """From which something may come in."""
-    return {
-        source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-        for deployment in deployments(documents)
-        for rule in rules_of(documents, deployment, "ingress")
-        for source in rule.get("from", ())
-        if "matchLabels" in source.get("namespaceSelector", {})
-    }
+        peers = peers_of(rules, "http")
+        if of_kind(documents, "Ingress", "HTTPRoute") and not any(
+            {"namespaceSelector", "ipBlock"} & each.keys() for each in peers
+        ):
+            yield f"{deployment['metadata']['name']}: no NetworkPolicy lets an ingress or Gateway in"
 
 
 CHECKS = (policy_faults, egress_faults, ingress_faults)

@@ -354,6 +354,10 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: without(d, "NetworkPolicy", "macromdm-names"),
         "macromdm-push: no NetworkPolicy lets it reach port 53 (name servers)",
     ),
+    "no names on the node": (
+        lambda d: rule(d, "macromdm-names", "egress")["to"].pop(),
+        "macromdm-push: no NetworkPolicy lets it reach NodeLocal DNSCache",
+    ),
     "check-in reaches out": (
         lambda d: find(d, "NetworkPolicy", "macromdm-apns")["spec"].update(
             podSelector={"matchLabels": {"app.kubernetes.io/name": "macromdm"}}
@@ -522,7 +526,7 @@ def test_a_gateway_that_cuts_calls_that_wait_is_named(
     assert faults == ["macromdm-api: does not wait as long as a call may"]
 
 
-def test_a_gateway_that_no_policy_lets_in_is_named(
+def test_a_gateway_that_reads_no_certificate_is_named(
     rendered: dict[str, Documents], local: Callable[[str], Any]
 ) -> None:
     documents = copy.deepcopy(rendered["gateway-api"])
@@ -531,10 +535,21 @@ def test_a_gateway_that_no_policy_lets_in_is_named(
 
     faults = list(local("check_k8s").faults(documents))
 
-    assert faults == [
-        "no NetworkPolicy lets the namespace edge in",
-        "no ReferenceGrant lets the namespace edge read macromdm-devices-tls",
-    ]
+    assert faults == ["no ReferenceGrant lets the namespace edge read macromdm-devices-tls"]
+
+
+def test_the_pods_of_a_gateway_may_be_in_any_other_namespace(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["gateway-api"])
+    let_in = rule(documents, "macromdm-devices", "ingress")["from"]
+    let_in[0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] = "edge"
+    assert list(local("check_k8s").faults(documents)) == []
+
+    let_in[0] = {"podSelector": {}}
+
+    said = "macromdm-checkin: no NetworkPolicy lets an ingress or Gateway in"
+    assert list(local("check_k8s").faults(documents)) == [said]
 
 
 ACCOUNT: dict[str, tuple[Callable[[Documents], object], str]] = {
