@@ -13,6 +13,8 @@ from shared.telemetry.metrics import Metrics
 
 LONGEST_WAIT = 120
 """The default of MDM_MAX_WAIT, in seconds."""
+NGINX = "nginx.ingress.kubernetes.io/"
+"""The annotations of ingress-nginx."""
 
 Route = tuple[str, str]
 
@@ -90,7 +92,7 @@ def entrance_faults(documents: list[Document]) -> Iterator[str]:
 
 def limit_faults(documents: list[Document]) -> Iterator[str]:
     """Bodies of the largest size pass ingress-nginx, and calls that wait."""
-    prefix = "nginx.ingress.kubernetes.io/proxy-"
+    prefix = f"{NGINX}proxy-"
     for ingress in of_kind(documents, "Ingress"):
         name, notes = ingress["metadata"]["name"], ingress["metadata"].get("annotations", {})
         if not notes:
@@ -105,6 +107,17 @@ def limit_faults(documents: list[Document]) -> Iterator[str]:
             given = int(rule.get("timeouts", {}).get("request", "0s").removesuffix("s"))
             if route["metadata"]["name"] == "macromdm-api" and given <= LONGEST_WAIT:
                 yield "macromdm-api: does not wait as long as a call may"
+
+
+def header_faults(documents: list[Document]) -> Iterator[str]:
+    """A header that proves a device is written by ingress-nginx, which passes on all others from outside."""
+    ingress = named(documents, "Ingress", "macromdm-devices")
+    notes = {} if ingress is None else ingress["metadata"].get("annotations", {})
+    is_written = notes.get(f"{NGINX}auth-tls-pass-certificate-to-upstream") == "true"
+    for settings in of_kind(documents, "ConfigMap") if any(NGINX in each for each in notes) else ():
+        header = settings["data"].get("MDM_CLIENT_CERT_HEADER")
+        if header and not (header.lower() == "ssl-client-cert" and is_written):
+            yield f"MDM_CLIENT_CERT_HEADER is {header}, which ingress-nginx passes on from outside"
 
 
 OF_PROMETHEUS = {"namespace", "pod", "app_kubernetes_io_component"}
@@ -211,6 +224,7 @@ CHECKS = (
     route_faults,
     entrance_faults,
     limit_faults,
+    header_faults,
     alert_faults,
     monitor_faults,
     tls_faults,

@@ -385,6 +385,18 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
     ),
     "small bodies": (lambda d: limits(d, **{"body-size": "8m"}), "no body of the largest size"),
     "short waits": (lambda d: limits(d, **{"read-timeout": "60"}), "as long as a call may"),
+    "a header that anybody may send": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(
+            MDM_CLIENT_CERT_HEADER="Client-Cert", MDM_TRUSTED_PROXIES="192.0.2.10"
+        ),
+        "MDM_CLIENT_CERT_HEADER is Client-Cert, which ingress-nginx passes on from outside",
+    ),
+    "a header that ingress-nginx does not write": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(
+            MDM_CLIENT_CERT_HEADER="ssl-client-cert", MDM_TRUSTED_PROXIES="192.0.2.10"
+        ),
+        "MDM_CLIENT_CERT_HEADER is ssl-client-cert, which ingress-nginx passes on from outside",
+    ),
     "no certificate": (
         lambda d: without(d, "Certificate", "macromdm-api"),
         "no certificate is made",
@@ -480,6 +492,20 @@ def test_a_mistake_in_a_manifest_is_named(
     mistake(documents)
 
     assert any(said in fault for fault in local("check_k8s").faults(documents))
+
+
+def test_a_header_that_ingress_nginx_writes_is_no_fault(
+    rendered: dict[str, Documents], local: Callable[[str], Any]
+) -> None:
+    documents = copy.deepcopy(rendered["production"])
+    find(documents, "ConfigMap", "macromdm")["data"] |= {
+        "MDM_CLIENT_CERT_HEADER": "SSL-Client-Cert",
+        "MDM_TRUSTED_PROXIES": "192.0.2.10",
+    }
+    notes = find(documents, "Ingress", "macromdm-devices")["metadata"]["annotations"]
+    notes["nginx.ingress.kubernetes.io/auth-tls-pass-certificate-to-upstream"] = "true"
+
+    assert list(local("check_k8s").faults(documents)) == []
 
 
 def test_every_pod_has_the_files_that_the_urls_name(
