@@ -109,6 +109,20 @@ async def test_what_is_forgotten_is_gone_and_the_number_is_returned(history: His
     assert await history.records.page("a", "", 9) == []
 
 
+async def test_what_waits_with_a_body_of_its_own_is_not_forgotten_with_what_is_pending(
+    history: History,
+) -> None:
+    await store(history, owed("a", "1"), owed("a", "2"))
+    await history.deliveries.skip("a:1", b"the body")
+    await history.deliveries.skip("a:2", None)
+    await history.deliveries.retry(["a:1", "a:2"], NOW)
+
+    assert await history.records.forget(["a:1", "a:2"], pending=True) == 1
+
+    assert [each.event_id for each in await history.records.page("a", "", 9)] == ["1"]
+    assert await history.records.forget(["a:1"]) == 1
+
+
 async def test_a_replay_is_stored_once(history: History) -> None:
     replays = history.replays
     await replays.add(REPLAY)

@@ -2,7 +2,8 @@
 
 Promises: every read and write is a page; a record leaves once nothing of its subscription came for a minute,
 so that a replica which had not noticed the deletion leaves nothing behind; of a subscription that sends
-nothing, a waiting event leaves with its event in the journal, is counted and logged (docs/rules.md, rule 14).
+nothing, a waiting event leaves with its event in the journal, is counted and logged, but for a dead letter
+that is tried again: that has its body (docs/rules.md, rule 14).
 Every replica does it: what is removed twice is removed.
 """
 

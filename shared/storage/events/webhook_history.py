@@ -55,7 +55,7 @@ class MongoDeliveryRecords:
     async def forget(self, ids: Names[str], *, pending: bool = False) -> int:
         query: Document = {"_id": {"$in": list(ids)}}
         if pending:
-            query["given_up"] = None
+            query |= {"given_up": None, "body": None}
         return await self._documents.delete_many(query)
 
 

@@ -26,10 +26,13 @@ class FakeDeliveryRecords:
 
     async def forget(self, ids: Collection[str], *, pending: bool = False) -> int:
         there = [id for id in ids if id in self.records]
-        gone = [id for id in there if self.records[id].is_pending or not pending]
+        gone = [id for id in there if self._waits_without_body(id) or not pending]
         for id in gone:
             del self.records[id]
         return len(gone)
+
+    def _waits_without_body(self, id: str) -> bool:
+        return self.records[id].is_pending and self.records[id].body is None
 
 
 class FakeReplays:

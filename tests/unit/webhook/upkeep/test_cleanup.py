@@ -150,6 +150,34 @@ async def test_an_event_that_is_younger_than_its_id_waits_on() -> None:
     assert world.left() == []
 
 
+async def test_rule_14_a_dead_letter_that_is_retried_during_a_pause_is_kept() -> None:
+    world = World(replace(GONE, state=SubscriptionState.PAUSED))
+    old = event_ids_from(world.clock.now() - RETENTION - timedelta(days=1)) + "-7000"
+    await world.store("gone", old)
+    await world.deliveries.skip(f"gone:{old}", b"the body")
+    assert await world.deliveries.retry([f"gone:{old}"], world.clock.now()) == 1
+
+    await world.cleanup.clean()
+
+    assert world.left() == [f"gone:{old}"]
+    assert await world.deliveries.body(f"gone:{old}") == b"the body"
+    world.subscriptions.stored["gone"] = GONE
+    await world.cleanup.clean()
+    assert world.left() == []
+
+
+async def test_a_dead_letter_without_its_body_that_is_tried_again_expires() -> None:
+    world = World(replace(GONE, state=SubscriptionState.PAUSED))
+    old = event_ids_from(world.clock.now() - RETENTION - timedelta(days=1)) + "-7000"
+    await world.store("gone", old)
+    await world.deliveries.skip(f"gone:{old}", None)
+    await world.deliveries.retry([f"gone:{old}"], world.clock.now())
+
+    await world.cleanup.clean()
+
+    assert world.left() == []
+
+
 async def test_dead_letters_do_not_hide_the_expired_events_behind_them() -> None:
     world = World(replace(GONE, state=SubscriptionState.PAUSED))
     dead = [f"0000-{n:06}" for n in range(PAGE)]
