@@ -105,8 +105,8 @@ class DeliveryRecords(Protocol):
         dead-lettered, by event id: about by time, since ids of events are UUIDv7."""
 
     async def forget(self, ids: Collection[str], *, pending: bool = False) -> int:
-        """Remove deliveries, `pending`: those alone that still are, without a body of their own; the number of
-        those removed."""
+        """Remove deliveries, `pending`: those alone that still are, without a body of their own; the number
+        of those removed."""
 
 
 class Replays(Protocol):
