@@ -10,6 +10,7 @@ import pytest
 from shared.domain.command import EntryState, QueueEntry
 from shared.ports.queue import CommandQueue, EntryWindow, Expiries, Rival, SendClaim
 from shared.storage.queue import documents
+from shared.times import EARLIEST, EPOCH
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.contract.test_queue import (
     ANNA,
@@ -125,6 +126,29 @@ async def test_what_is_over_ends_as_expired_once_and_waits_to_be_announced(kept:
     await kept.expiries.published([ended])
     assert await listed(kept.expiries.unpublished(NOW + MINUTE)) == []
     assert not await kept.expiries.is_unpublished(ended)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"not_before": NOW - MINUTE},
+        {"not_before": EPOCH - MINUTE},
+        {"not_before": EARLIEST},  # Go's zero time
+        {"not_before": EARLIEST, "expires_at": EPOCH - MINUTE},
+        {"expires_at": EARLIEST},
+    ],
+)
+async def test_rule_05_what_began_before_any_date_expires_and_is_told(
+    kept: Kept, times: dict[str, datetime]
+) -> None:
+    of = entry(**{"expires_at": NOW, **times})
+    await kept.queue.insert([of, entry("c2", not_before=EARLIEST)])
+
+    overdue = await listed(kept.expiries.overdue(NOW))
+    await kept.expiries.expire([of], NOW)
+    told = await listed(kept.expiries.unpublished(NOW + MINUTE))
+
+    assert [[each.id for each in found] for found in (overdue, told)] == [[of.id], [of.id]]
 
 
 @pytest.mark.parametrize("state", [EntryState.ACKNOWLEDGED, EntryState.CANCELLED])

@@ -55,7 +55,7 @@ class Submission:
             generation=target.generation,
             order=self.order,
             priority=NORMAL_PRIORITY if terms.priority is None else terms.priority,
-            not_before=terms.not_before,
+            not_before=terms.begin(at),
             expires_at=terms.expiry(self.since or at),
             collapse_key=terms.collapse_key,
             accepted_at=self.accepted(at),

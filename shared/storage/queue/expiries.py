@@ -8,7 +8,7 @@ from shared.storage.database import Database, Query
 from shared.storage.queue.documents import NAME, OPEN, UNTIL_ENDED, entries_of
 from shared.storage.reads import find_by_id, pages, up_to
 from shared.storage.records import record
-from shared.times import EPOCH
+from shared.times import EARLIEST
 
 PAGE = 100
 """Entries of one read: each takes the event loop some 15 µs."""
@@ -26,7 +26,7 @@ class MongoExpiries:
         return self._paged({"expires_at": {"$lte": at}, "state": {"$in": OPEN}}, at)
 
     async def _paged(self, condition: Query, until: datetime) -> AsyncIterator[list[QueueEntry]]:
-        query = {"timer": {"$gte": EPOCH, "$lte": until}, **condition}
+        query = {"timer": {"$gte": EARLIEST, "$lte": until}, **condition}
         async for page in pages(self._entries, query, up_to(until), size=PAGE):
             yield entries_of(page)
 

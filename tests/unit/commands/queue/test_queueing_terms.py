@@ -11,6 +11,7 @@ from shared.apple.request.plist import PreparedCommand, encode_command
 from shared.domain.command import EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey, Inventory
 from shared.domain.errors import BadRequest, Conflict, MdmError, NotFound, StoreUnavailable
+from shared.times import EARLIEST
 from tests.support.commands_world import (
     ANNA,
     ANNA_ON_PAD,
@@ -22,7 +23,7 @@ from tests.support.commands_world import (
     World,
     enrolled,
 )
-from tests.support.fakes.clock import settle
+from tests.support.fakes.clock import START, settle
 
 SECOND_UUID = "0198f1d2-0000-7000-8000-000000000002"
 
@@ -79,6 +80,19 @@ async def test_a_command_that_would_be_over_before_it_begins_is_refused(
         await world.queue_service.enqueue(prepared(Terms(not_before=begin, **over)))  # type: ignore[arg-type]  # either
 
     assert [fault.path for fault in refused.value.faults] == list(times)
+
+
+@pytest.mark.parametrize("ago", [timedelta(), MINUTE, START - EARLIEST])
+async def test_a_begin_that_is_over_is_taken_as_absent(ago: timedelta) -> None:
+    """Go's zero time is a client's word for none."""
+    world = World()
+    begin = world.clock.now() - ago
+
+    await world.queue_service.enqueue(prepared(Terms(not_before=begin, ttl=MINUTE)))
+
+    assert world.entry().not_before is None
+    assert world.entry().expires_at == world.clock.now() + MINUTE
+    assert world.push_requests.requested == [{"MAC"}]
 
 
 async def test_no_push_is_asked_for_before_the_time_has_come() -> None:
