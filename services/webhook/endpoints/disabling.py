@@ -2,7 +2,8 @@
 
 Promises: a subscription is disabled once, by a conditional change of its record, and never MDM_WEBHOOK_URL's.
 An outage is noted in the record after an hour, so its count goes on after a restart; any replica whose
-subscriber takes an event after its beginning ends it. A replica notes an outage once an hour at most.
+subscriber takes an event after its beginning ends it. A replica notes an outage once an hour at most, and
+neither notes nor disables unless an attempt of its own failed since, and lately: silence is no failure.
 """
 
 from dataclasses import replace
@@ -20,7 +21,8 @@ log = structlog.get_logger()
 
 DISABLED_AFTER = timedelta(days=5)
 NOTED_AFTER = timedelta(hours=1)
-_NOTED_AT_MOST = 2 * NOTED_AFTER
+_NOTED_AT_MOST = _LATELY = 2 * NOTED_AFTER
+"""While something waits, an attempt is made each hour at least."""
 NOTHING_TAKEN = "took no event for 5 days"
 
 
@@ -40,15 +42,18 @@ class Disabling:
             await self._change(subscription, disabled_at=None)
             return
         now, since = self._clock.now(), subscription.failing_since
+        lately = self._clock.monotonic() - _LATELY.total_seconds()
+        is_down = endpoint.is_down and endpoint.failing_for >= NOTED_AFTER
         if endpoint.is_gone:
             await self._disable(subscription, PAUSED.reason or "")
         elif since is None:
-            if endpoint.is_down and endpoint.failing_for >= NOTED_AFTER:
+            noted_at = self._noted_at.get(subscription.id, float("-inf"))
+            if is_down and endpoint.failed(max(noted_at, lately)):
                 # No longer ago: another replica may have delivered all the while.
                 await self._note(subscription, now - min(endpoint.failing_for, _NOTED_AT_MOST))
         elif endpoint.took(self._clock.monotonic() - (now - since).total_seconds()):
             await self._change(subscription, failing_since=None)
-        elif endpoint.is_down and now - since >= DISABLED_AFTER:
+        elif is_down and endpoint.failed(lately) and now - since >= DISABLED_AFTER:
             await self._disable(subscription, NOTHING_TAKEN)
 
     async def _note(self, subscription: Subscription, since: datetime) -> None:

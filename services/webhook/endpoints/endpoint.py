@@ -47,6 +47,7 @@ class Endpoint:
         self._failures = 0
         """In a row."""
         self._failing_since = 0.0
+        self._failed_at = _NEVER
         self._is_known_down = False
         self._was_heard = False
         self._pause = FIRST_PAUSE
@@ -126,6 +127,10 @@ class Endpoint:
         """True if, as this process knows, it took an event after `since` (monotonic)."""
         return self._takes[0][1] > since
 
+    def failed(self, since: float) -> bool:
+        """True if an attempt of this process failed after `since` (monotonic)."""
+        return self._failed_at > since
+
     def took_another(self, device: str, since: float) -> bool:
         """The same, of another device."""
         return any(other != device and at > since for other, at in self._takes)
@@ -146,6 +151,7 @@ class Endpoint:
         if not self._failures:
             self._failing_since, self._pause = now, FIRST_PAUSE
         self._failures += 1
+        self._failed_at = now
         if was_probe and self._is_known_down:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         pause = GONE_PAUSE if self.is_paused else self._pause

@@ -22,6 +22,8 @@ LEASED_PATIENCE = timedelta(seconds=4)
 """The same of a retry, whose lease ends."""
 LARGEST_BATCH = 4 * 1024**2
 """Bytes of the events of a request; a larger event goes alone."""
+_LONGEST_PACE = timedelta(days=10)
+"""Of any rate: that of a replica, and one that a store holds, has no lower bound."""
 _CATCH_UP = timedelta(milliseconds=100)
 """What a rate allowed and was not used may be used so much later."""
 
@@ -61,7 +63,9 @@ class Slots:
         """Keep to its limits from now on; of its rate, to this portion."""
         limits = subscription.limits
         self._limit, self._batch = limits.concurrency, subscription.form.batch
-        self._pace = 1 / (limits.rate * portion) if limits.rate and portion else None
+        self._pace = None
+        if limits.rate and portion:
+            self._pace = 1 / max(limits.rate * portion, 1 / _LONGEST_PACE.total_seconds())
         if self._pace is not None:
             # A former, lower rate does not count any more.
             self._next_at = min(self._next_at, self._clock.monotonic() + self._pace)

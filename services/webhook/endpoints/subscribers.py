@@ -2,7 +2,7 @@
 
 Promises: a change of a subscription is followed within 2 s, by what waits for a slot or in a delivery queue
 too, and one that is gone leaves nothing behind; a subscriber that hangs holds only its own slots and stalls
-no other one; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
+no other one, nor does one that cannot be followed; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
 """
 
 import asyncio
@@ -66,7 +66,12 @@ class Subscribers:
         self._set_aside = LimitedLog("delivery_set_aside", clock)
 
     async def run(self, loops: Loops) -> None:
-        await loops.keep_doing("subscribers", self.read, PACE, waits="subscriptions_not_read")
+        async with asyncio.TaskGroup() as group:
+            for name, step, waits in (
+                ("subscribers", self.read, "subscriptions_not_read"),
+                ("subscription_verdicts", self.judge, "subscriptions_not_judged"),
+            ):
+                group.create_task(loops.keep_doing(name, step, PACE, waits))
 
     async def read(self) -> None:
         async with asyncio.timeout(_DEADLINE.total_seconds()):
@@ -75,14 +80,29 @@ class Subscribers:
         self._current = [each for each in found if each.state is not SubscriptionState.DELETED]
         for gone in former.keys() - self._known.keys():
             self._endpoints.pop(gone, None)
+        failed: list[Exception] = []
         for subscription in found:
             endpoint = self.endpoint(subscription.id)
-            endpoint.follow(subscription, self._portion())
             if self.was_read.is_set() and subscription.id not in former and subscription.starts_at:
                 endpoint.history_at = self._clock.monotonic()
+            try:
+                endpoint.follow(subscription, self._portion())
+            except Exception as exc:  # noqa: BLE001 - the others are followed all the same
+                failed.append(exc)
         self.was_read.set()
-        for subscription in self._current:
-            await self._verdicts(subscription, self.endpoint(subscription.id))
+        if failed:
+            raise ExceptionGroup("subscriptions that could not be followed", failed)
+
+    async def judge(self) -> None:
+        """Look at each subscription as it was read last, whatever becomes of the others."""
+        failed: list[Exception] = []
+        for subscription in list(self._current):
+            try:
+                await self._verdicts(subscription, self.endpoint(subscription.id))
+            except Exception as exc:  # noqa: BLE001
+                failed.append(exc)
+        if failed:
+            raise ExceptionGroup("subscriptions that could not be judged", failed)
 
     def tick(self) -> None:
         """Time has passed for who waits for a slot."""

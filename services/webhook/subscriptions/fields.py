@@ -28,6 +28,7 @@ MOST_FILTERED = 1000
 MOST_WAITS = 50
 MOST_CONCURRENT = 256
 MOST_OF_BATCH = 100
+SLOWEST = 1 / 10_000
 FASTEST = 100_000
 _SECRET_BYTES = range(24, 65)
 
@@ -180,8 +181,8 @@ Concurrency = Annotated[
 ]
 Rate = Annotated[
     float,
-    Field(gt=0, le=FASTEST, allow_inf_nan=False),
-    Expected(f"a number above 0, up to {FASTEST}"),
+    Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False),
+    Expected(f"a number from {SLOWEST} to {FASTEST}"),
     about("Requests a second, of all replicas together.", 50),
 ]
 RetrySchedule = Annotated[

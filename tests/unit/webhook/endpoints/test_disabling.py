@@ -248,3 +248,43 @@ async def test_a_new_process_that_finds_a_stored_410_disables_nothing_before_it_
 
     assert process.endpoint.is_paused
     assert world.stored.state is SubscriptionState.ACTIVE
+
+
+async def test_rule_11_silence_is_no_failure(world: World) -> None:
+    before, after = Process(world), Process(world)
+    await before.fail_for(2 * HOUR)
+    await after.hear(TAKEN)  # the partition moved, and all that waited is delivered
+    revisions = set()
+    for _ in range(7 * 24):
+        world.clock.advance(HOUR)
+        await before.look()
+        await after.look()
+        revisions.add(world.stored.revision)
+
+    assert world.stored.state is SubscriptionState.ACTIVE
+    assert world.stored.failing_since is None
+    assert len(revisions) <= 2
+
+
+async def test_rule_11_a_process_without_anything_to_send_disables_nothing(world: World) -> None:
+    """What it failed for was skipped, or deleted with its device."""
+    process = Process(world)
+    await process.fail_for(2 * HOUR)
+    world.clock.advance(DISABLED_AFTER)
+    await process.look()
+
+    assert world.stored.state is SubscriptionState.ACTIVE
+
+
+async def test_rule_11_an_outage_of_minutes_days_after_one_that_was_noted_disables_nothing(
+    world: World,
+) -> None:
+    await Process(world).fail_for(2 * HOUR)
+    world.clock.advance(DISABLED_AFTER)
+    process = Process(world)
+    await process.fail_for(HOUR / 2, step=HOUR / 6)
+    short = world.stored.state
+    await process.fail_for(HOUR)
+
+    assert short is SubscriptionState.ACTIVE
+    assert world.stored.state is SubscriptionState.DISABLED

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.webhook.endpoints.endpoint import PAUSED
+from services.webhook.endpoints.endpoint import PAUSED, Endpoint
 from services.webhook.endpoints.request import EventBody, EventRequest, single
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.slots import BUSY, LARGEST_BATCH, LEASED_PATIENCE, PATIENCE
@@ -431,3 +431,52 @@ async def test_a_run_that_waits_for_a_slot_is_no_batch_where_none_are_asked_for_
     outcome = desk.outcome("e2")
     assert outcome is not None
     assert not outcome.counts
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-300])
+async def test_no_rate_stops_the_other_subscriptions(desk: Desk, rate: float) -> None:
+    desk.portion = 0.5
+    slow = replace(SUBSCRIBER, id="slow", limits=DeliveryLimits(rate=rate))
+    await desk.follow(slow, SUBSCRIBER)
+    await desk.first("e1", "e2", subscription=slow)
+    await desk.wait(timedelta(days=1))
+
+    assert desk.sender.posted == [["e1"]]
+    await desk.follow(replace(slow, limits=DeliveryLimits(rate=1.0)), SUBSCRIBER)
+    await desk.answer(0)
+    await desk.wait(timedelta(seconds=3))
+    await desk.first("e3", subscription=slow)
+    assert desk.sender.posted[-1] == ["e3"]
+
+
+async def test_one_that_cannot_be_followed_or_judged_stops_no_other_one() -> None:
+    async def judge(subscription: Subscription, endpoint: Endpoint) -> None:
+        judged.append(subscription.id)
+        if subscription.id == "bad":
+            raise ValueError("a bug")
+
+    def portion() -> float:
+        if not followed:
+            followed.append("bad")
+            raise ValueError("a bug")
+        return 1.0
+
+    judged: list[str] = []
+    followed: list[str] = []
+    bad = replace(SUBSCRIBER, id="bad")
+    subscribers = Subscribers(
+        FixedSubscriptions(bad, BATCHES),
+        HangingSender(),
+        FakeClock(),
+        Metrics(),
+        portion=portion,
+        verdicts=judge,
+    )
+    with pytest.raises(ExceptionGroup, match="could not be followed"):
+        await subscribers.read()
+    with pytest.raises(ExceptionGroup, match="could not be judged"):
+        await subscribers.judge()
+
+    assert subscribers.was_read.is_set()
+    assert subscribers.endpoint(BATCHES.id).slots.most_retries == BATCHES.form.batch
+    assert judged == ["bad", BATCHES.id]
