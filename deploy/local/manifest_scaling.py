@@ -44,6 +44,8 @@ def bound_faults(documents: list[Document]) -> Iterator[str]:
             yield f"{name}: is scaled from {least} to {most} replicas"
         if name == "macromdm-webhook" and most > PARTITIONS:
             yield f"{name}: more than {PARTITIONS} replicas have nothing to do"
+        if "fallback" in spec and spec["fallback"].get("behavior") != "currentReplicasIfHigher":
+            yield f"{name}: loses replicas while KEDA does not reach RabbitMQ"
         if each["kind"] == "ScaledObject":
             yield from trigger_faults(documents, each, [queue.name for queue in QUEUES])
 

@@ -93,6 +93,7 @@ COMMANDS = {
     r"rabbitmq-queues quorum_status webhook\.00": nothing,
     r"kubectl -n macromdm exec deploy/(\S+) -- (.+)": execute,
     r"kubectl -n macromdm create secret generic (\S+) --from-file=(\S+)": create_secret,
+    r"kubectl -n macromdm apply edit-last-applied (deployment) (\S+)": named,
     r"kubectl -n macromdm rollout restart (deployment) (\S+)": named,
     r"kubectl -n macromdm delete (job) (\S+) --ignore-not-found": delete,
     r"kind create cluster": lambda: None,

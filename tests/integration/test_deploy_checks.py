@@ -297,6 +297,14 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: find(d, "ScaledObject", "macromdm-webhook")["spec"].update(maxReplicaCount=64),
         "more than 32 replicas have nothing to do",
     ),
+    "a pause that is for no replicas": (
+        lambda d: find(d, "ScaledObject", "macromdm-push")["spec"].update(cooldownPeriod=300),
+        "'cooldownPeriod' was unexpected",
+    ),
+    "a fallback that ends replicas": (
+        lambda d: find(d, "ScaledObject", "macromdm-push")["spec"]["fallback"].pop("behavior"),
+        "macromdm-push: loses replicas while KEDA does not reach RabbitMQ",
+    ),
     "somebody else's password": (
         lambda d: find(d, "ScaledObject", "macromdm-push")["spec"]["triggers"][0][
             "authenticationRef"
