@@ -120,7 +120,9 @@ def host_faults(documents: list[Document]) -> Iterator[str]:
             hosts |= set(each["spec"]["hostnames"])
     for settings in of_kind(documents, "ConfigMap") if hosts else ():
         url = settings["data"].get("MDM_SERVER_URL", "")
-        if urlsplit(url).hostname not in hosts:
+        if ":" in urlsplit(url).netloc:
+            yield f"MDM_SERVER_URL is {url}: where an ingress takes its host from it, it has no port"
+        elif urlsplit(url).hostname not in hosts:
             yield f"MDM_SERVER_URL is {url}, and devices are let in at {sorted(hosts)}"
 
 

@@ -472,6 +472,12 @@ PRODUCTION: dict[str, tuple[Callable[[Documents], object], str]] = {
         lambda d: find(d, "ConfigMap", "macromdm")["data"].update(MDM_SERVER_URL="https://mdm.x"),
         "MDM_SERVER_URL is https://mdm.x, and devices are let in at ['mdm.example.org']",
     ),
+    "a host with a port": (
+        lambda d: find(d, "ConfigMap", "macromdm")["data"].update(
+            MDM_SERVER_URL="https://mdm.example.org:8443"
+        ),
+        "MDM_SERVER_URL is https://mdm.example.org:8443: where an ingress takes its host from it",
+    ),
     "a required one less": (
         lambda d: find(d, "ConfigMap", "macromdm")["data"].pop("MDM_SERVER_URL"),
         "has no MDM_SERVER_URL",
