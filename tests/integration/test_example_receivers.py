@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services.webhook.endpoints.request import EventBody, EventRequest
@@ -66,6 +67,15 @@ class Receiver:
         port = free_port()
         with running([*self._program, str(port), str(self.file)], port, self._log) as url:
             yield url
+
+    def started_with(self, secret: str | None) -> subprocess.CompletedProcess[str]:
+        environ = {name: value for name, value in os.environ.items() if name != "WEBHOOK_SECRET"}
+        if secret is not None:
+            environ["WEBHOOK_SECRET"] = secret
+        command = [*self._program, str(free_port()), str(self.file)]
+        return subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=20, check=False
+        )
 
     def stored(self) -> list[str]:
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -131,6 +141,36 @@ async def test_it_refuses_what_is_not_signed_with_its_secret_and_now(receiver: R
 
     assert reasons == ["answered 401"] * 3
     assert receiver.stored() == []
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param(None, id="missing"),
+        pytest.param("", id="empty"),
+        pytest.param("whsec_", id="its beginning only"),
+        pytest.param("whsec_" + b64encode(b"x" * 23).decode(), id="short"),
+        pytest.param("whsec_$SECRET!" + b64encode(b"x" * 30).decode(), id="no base64"),
+    ],
+)
+def test_it_does_not_start_without_a_secret_that_nobody_can_guess(
+    receiver: Receiver, secret: str | None
+) -> None:
+    ended = receiver.started_with(secret)
+
+    assert ended.returncode == 1
+    assert re.fullmatch(r".*WEBHOOK_SECRET must be .*\n", ended.stderr)
+    assert not receiver.file.exists()
+
+
+@pytest.mark.parametrize("time", [b"\xb2", b"1" * 5000, b"now", b""])
+async def test_a_time_that_is_no_number_is_refused(receiver: Receiver, time: bytes) -> None:
+    headers = {b"webhook-id": b"e1", b"webhook-timestamp": time, b"webhook-signature": b"v1,x"}
+    with receiver.running() as url:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(url, headers=headers, content=b"{}")
+
+    assert answer.status_code == 401
 
 
 async def test_while_a_secret_is_rotated_one_of_two_signatures_is_enough(

@@ -131,8 +131,8 @@ func argument(n int, otherwise string) string {
 
 func main() {
 	secret, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(os.Getenv("WEBHOOK_SECRET"), "whsec_"))
-	if err != nil || len(secret) == 0 {
-		log.Fatal("WEBHOOK_SECRET is no secret")
+	if err != nil || len(secret) < 24 { // anybody could sign with an empty one
+		log.Fatal("WEBHOOK_SECRET must be whsec_ and the base64 of 24 bytes or more")
 	}
 	receiver, err := open(argument(2, "events.jsonl"), secret)
 	if err != nil {

@@ -11,7 +11,7 @@ import { createServer } from "node:http";
 
 const PORT = Number(process.argv[2] ?? 9000);
 const FILE = process.argv[3] ?? "events.jsonl";
-const SECRET = Buffer.from(process.env.WEBHOOK_SECRET.replace(/^whsec_/, ""), "base64");
+const SECRET = secretOf(process.env.WEBHOOK_SECRET ?? "");
 const PATIENCE = 5 * 60; // seconds: an older request is somebody's copy
 
 const known = new Set();
@@ -25,6 +25,15 @@ for (const line of before.split("\n")) {
 }
 const file = openSync(FILE, "a");
 if (before) writeSync(file, "\n"); // ends such a line
+
+function secretOf(text) {
+  const encoded = text.replace(/^whsec_/, "");
+  const isBase64 = /^[A-Za-z0-9+/]+={0,2}$/.test(encoded) && encoded.length % 4 === 0;
+  const secret = Buffer.from(encoded, "base64"); // which reads anything
+  if (isBase64 && secret.length >= 24) return secret; // anybody could sign with an empty one
+  console.error("WEBHOOK_SECRET must be whsec_ and the base64 of 24 bytes or more");
+  process.exit(1);
+}
 
 function isGenuine(headers, body) {
   const sentAt = headers["webhook-timestamp"] ?? "";
