@@ -3,7 +3,9 @@ one answer, and bytes that reach nobody are bounded."""
 
 import asyncio
 import json
+import signal
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -176,12 +178,93 @@ async def test_requests_that_were_whole_are_answered_in_order_before_what_is_bro
     assert answers(raw) == [200, 200, 200]
 
 
-async def test_hundreds_of_requests_in_one_go_are_all_answered(server: Running):
-    last = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+LAST = b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
-    raw = await said(server.http, (PUT + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n") * 300 + last)
 
-    assert answers(raw) == [200] * 301
+async def test_nine_requests_in_one_go_are_all_answered(server: Running):
+    raw = await said(server.http, (PUT + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n") * 8 + LAST)
+
+    assert answers(raw) == [200] * 9
+
+
+@pytest.mark.parametrize("first", [SLOW, b""], ids=["slow", "fast"])
+@pytest.mark.parametrize("length", [10, 10_000])
+async def test_of_more_requests_in_one_go_nine_are_answered_and_the_last_answer_says_so(
+    server: Running, first: bytes, length: int
+):
+    async with connected(server.http) as (reader, writer):
+        writer.write(first + HIDDEN * length)
+        raw = await reader.read()
+
+    assert answers(raw) == [200] * 9
+    assert raw.count(b"connection: close") == 1
+    assert raw.rindex(b"connection: close") > raw.rindex(b"HTTP/1.1")
+
+
+async def test_any_number_of_requests_is_answered_when_each_waits_for_some_answers(server: Running):
+    async with connected(server.http) as (reader, writer):
+        for _ in range(20):
+            writer.write(HIDDEN * 5)
+            assert [(await answer(reader))[0] for _ in range(5)] == [200] * 5
+
+
+async def test_a_server_that_ends_has_few_requests_of_a_connection_to_answer(tmp_path: Path):
+    log = tmp_path / "log"
+    with running("when_ready", log=log) as server:
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                _, writer = await stack.enter_async_context(connected(server.http))
+                writer.write(HIDDEN * 10_000)
+            await get(server.http, "/version")
+            server.process.send_signal(signal.SIGTERM)
+            assert await server.ends() == 0
+
+    assert "Cancel" not in log.read_text()
+
+
+# --- headers that cost us more than their client ------------------------------------------------
+
+
+def lines(count: int, line: bytes = b"a:\r\n") -> bytes:
+    """A request with so many headers."""
+    return PUT + line * (count - 2) + b"content-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("line", [b"a:\r\n", b"x-of-a-proxy: a value\r\n"])
+async def test_a_request_has_a_hundred_headers_at_most(server: Running, line: bytes):
+    async with connected(server.http) as (reader, writer):
+        writer.write(lines(100, line))
+        code, said_headers = await answer(reader)
+        assert (code, len(json.loads(said_headers))) == (200, 100)
+        writer.write(lines(101, line))
+
+        assert answers(await reader.read()) == [431]
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b"upgrade: websocket\r\nconnection: upgrade\r\n"], ids=["plain", "upgrade"]
+)
+@pytest.mark.parametrize("pause", [0.0, 0.005], ids=["at once", "in pieces"])
+async def test_headers_that_are_nothing_but_lines_end_soon(
+    server: Running, more: bytes, pause: float
+):
+    async with connected(server.http) as (reader, writer):
+        writer.write(PUT + more)
+        ended = asyncio.ensure_future(reader.read())
+        taken = 0
+        while not ended.done() and taken < 130_000:
+            writer.write(b"a:\r\n" * 20)
+            taken += 20
+            await asyncio.sleep(pause)
+
+        assert answers(await ended) == [431]
+        assert pause == 0 or taken < 1000
+
+
+async def test_a_trailer_of_lines_is_refused_at_the_first(server: Running):
+    raw = await said(server.http, PUT + CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * 60_000)
+
+    assert answers(raw) == [400]
 
 
 # --- bytes that reach nobody --------------------------------------------------------------------

@@ -1,9 +1,13 @@
-"""A device that hung up is known to be gone, although nothing was read meanwhile (docs/rules.md, rule 1)."""
+"""A device that hung up is known to be gone, although nothing was read meanwhile (docs/rules.md, rule 1).
+So it is for each request of its connection, and no answer to it is an error."""
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
+import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,7 @@ from shared.web.server.app import Edge, create_app
 from shared.web.server.connections import Connections
 from shared.web.server.protocol import BoundedHttpProtocol
 from shared.web.server.service import Service
+from tests.integration.server_process import AUTH, get, running
 from tests.support.harness.identities import FleetAuthority
 from tests.support.harness.push_certificates import PushAuthority
 
@@ -127,3 +132,47 @@ def test_a_device_that_has_hung_up_is_gone_and_no_other(
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         asking = is_said_to_be_connected(tls, is_whole=is_whole, hangs_up=hangs_up)
         assert runner.run(asking) is not hangs_up
+
+
+ABOVE = 70_000
+"""Bytes of a body at which its connection is read no further."""
+GET_VERSION = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+REQUESTS = [
+    b"PUT /mdm/connect HTTP/1.1\r\n",
+    b"PUT /mdm/connect HTTP/1.1\r\nexpect: 100-continue\r\n",
+    b"PUT /mdm/fails/away HTTP/1.1\r\n",
+    b"POST /v1/late?seconds=0.1 HTTP/1.1\r\n" + AUTH,
+    b"GET /v1/slow?seconds=0.1 HTTP/1.1\r\n" + AUTH,
+    b"GET /v1/large?pieces=10 HTTP/1.1\r\n" + AUTH,
+    b"GET /v1/drips HTTP/1.1\r\n" + AUTH,
+    b"PUT /nowhere HTTP/1.1\r\n",
+]
+
+
+def reset(port: int, said: bytes, after: float) -> None:
+    """Send it, and let the connection break."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(said)
+        if after:
+            threading.Event().wait(after)
+
+
+@pytest.mark.parametrize("behind", [b"", GET_VERSION * 2, b"\0garbage"], ids=["", "two", "garbage"])
+async def test_an_answer_to_a_connection_that_broke_is_no_error(
+    tmp_path: Path, behind: bytes
+) -> None:
+    log = tmp_path / "log"
+    body = b"host: x\r\ncontent-length: %d\r\n\r\n" % ABOVE + b"x" * ABOVE
+    with running("when_ready", log=log) as server:
+        async with asyncio.TaskGroup() as tasks:
+            for head in REQUESTS:
+                for after in (0.0, 0.05, 0.12):
+                    for sent in (head + body + behind, head + body[:-1]):
+                        tasks.create_task(asyncio.to_thread(reset, server.http, sent, after))
+        await asyncio.sleep(0.5)
+        assert (await get(server.http, "/version"))[0] == 200
+        await asyncio.sleep(0.1)
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line for line in lines if line["level"] in ("error", "critical")] == []

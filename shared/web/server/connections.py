@@ -8,6 +8,7 @@ waits for its client, so that no address keeps the others out.
 import asyncio
 import resource
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 from shared.web.client_address import source_of
@@ -28,6 +29,36 @@ class GentleEnd(asyncio.Transport):
 
     def close(self) -> None:
         self._end()
+
+
+class AnswerWatch:
+    """Cuts a client off that takes nothing of what waits for it."""
+
+    def __init__(self, transport: asyncio.Transport, within: timedelta) -> None:
+        self._transport = transport
+        self._within = within
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self) -> None:
+        """Look now and then whether what waits in our buffer gets less. Only while nothing is added
+        to it: writing is paused, or the transport is closed, which waits for ever until it is read."""
+        waits = self._transport.get_write_buffer_size()
+        if waits and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(
+                self._within.total_seconds(), self._look, waits
+            )
+
+    def forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, waited: int) -> None:
+        self._timer = None
+        if self._transport.get_write_buffer_size() >= waited:
+            self._transport.abort()
+        else:
+            self.watch()
 
 
 class Connection(Protocol):

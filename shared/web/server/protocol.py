@@ -1,15 +1,16 @@
 """HTTP/1.1 connections with bounds that uvicorn's own protocol does not set.
 
-Promises: the headers of a request are whole within 30 s and 128 KiB (408, 431); its body comes at
-1 KiB/s or faster and within a minute (408); bytes that reach no callback (an endless chunk extension, an
-endless name) end the connection after 128 KiB; a client that takes nothing of its answer for a minute
-is cut off; a connection on which nothing happens ends.
+Promises: the headers of a request are whole within 30 s (408) and are 100 lines and 128 KiB at most (431);
+its body comes at 1 KiB/s or faster and within a minute (408); bytes that reach no callback (an endless
+chunk extension, an endless name) end the connection after 128 KiB; eight requests wait behind the one that
+is answered, and the connection closes behind them if more come; a client that takes nothing of its answer
+for a minute is cut off; a connection on which nothing happens ends.
 
 What is no clean HTTP gets 400, and nothing behind it on that connection is read, so that a proxy and we
 never disagree about where a request begins. What follows the headers changes nothing: a trailer is
 refused, since a proxy that strips headers may let trailers pass. Each request has one answer: what is
 wrong with one takes nothing of the answers before it, and once its own answer has begun, the connection
-closes.
+closes. When the client is gone, each request of its connection knows.
 """
 
 import asyncio
@@ -21,14 +22,18 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.web.framing import FramingRefused, Section, check_framing
-from shared.web.server.connections import Connections, GentleEnd
+from shared.web.server.connections import AnswerWatch, Connections, GentleEnd
 
 HEADER_LIMIT = 128 * 1024
 """Also of what reaches no callback of the parser, such as a chunk extension."""
+MOST_HEADERS = 100
+HEADER_COST = 32
+"""Bytes that a line counts beside its name and value: `a:` costs us more than it costs its client."""
+MOST_BEHIND = 8
+"""Requests that wait behind the one that is answered."""
 LEAST_OF_A_BODY = 10 * 1024
 """Bytes of a body that must come between two checks."""
 LINGER = timedelta(seconds=1)
-
 
 StartTask = Callable[[RequestResponseCycle, Any], None]
 """Answers a request by an app of ASGI, in a task."""
@@ -36,8 +41,8 @@ TakeWhole = Callable[[RequestResponseCycle, StartTask], bool]
 """Begins a request whose body is there. False: it must be started as any other, and nothing was done."""
 
 
-class HeadersTooLarge(Exception):
-    """Ends the parsing of a request from within a callback of the parser."""
+class TooMuch(Exception):
+    """Ends the parsing from within a callback of the parser."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -54,7 +59,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Begins requests that came in one piece, by method and raw path."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _answer_watch: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _unheard_bytes = 0
     _body_bytes = 0
@@ -64,19 +68,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _ends_headers = False
     _begun: RequestResponseCycle | None = None
     """The request whose headers came last, until it is begun."""
+    _under_way: RequestResponseCycle | None = None
+    """The request that was begun last: those in the pipeline wait for its answer."""
     _is_refused = False
+    _unparsable = 400
     _refusal_behind_answers: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # As uvicorn's own: asyncio hands a stream protocol a Transport.
         super().connection_made(transport)
+        self._answer = AnswerWatch(transport, self.answer_deadline)
         self._expect(self.header_deadline)
         self.crowd.enter(self, self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
-        self._forget_answer()
+        self._answer.forget()
         self.crowd.leave(self, self._address)
+        for cycle in (self._under_way, *(behind for behind, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     @property
@@ -114,10 +127,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._ends_headers:
             self._begun = cycle  # what came with its headers is read first: it may be all of it
         else:
+            self._under_way = cycle
             super()._start_asgi_task(cycle, app)
 
     def _begin(self, cycle: RequestResponseCycle) -> None:
-        self._begun = None
+        self._begun, self._under_way = None, cycle
         take = self.whole.get((cycle.scope["method"], cycle.scope["raw_path"]))
         is_whole = not (cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue)
         if take is None or not is_whole or not take(cycle, self._start_asgi_task):
@@ -159,6 +173,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._was_heard = True
+        if len(self.pipeline) >= MOST_BEHIND:
+            raise TooMuch
         self._section = Section.HEADERS
         self._header_bytes = 0
         super().on_message_begin()
@@ -170,14 +186,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._section is not Section.HEADERS:
             raise FramingRefused("a trailer")
-        self._count(len(name) + len(value))
+        self._count(HEADER_COST + len(name) + len(value))
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:
         self._was_heard = True
         self._header_bytes += size
-        if self._header_bytes > HEADER_LIMIT:
-            raise HeadersTooLarge
+        if self._header_bytes > HEADER_LIMIT or len(self.headers) >= MOST_HEADERS:
+            self._unparsable = 431
+            raise TooMuch
 
     def on_headers_complete(self) -> None:
         self._was_heard = True
@@ -211,50 +228,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_answer()
+        self._answer.watch()
 
     def resume_writing(self) -> None:
-        self._forget_answer()  # it was read: what is written behind it has a time of its own
+        self._answer.forget()  # it was read: what is written behind it has a time of its own
         super().resume_writing()
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_answer()
+            self._answer.watch()
         elif is_last and self._refusal_behind_answers is not None:
             self._end(self._refusal_behind_answers)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._watch_answer()
-
-    def _watch_answer(self) -> None:
-        """Look now and then whether what waits in our buffer gets less. Only while nothing is added
-        to it: writing is paused, or the transport is closed, which waits for ever until it is read."""
-        waits = self.transport.get_write_buffer_size()
-        if waits and self._answer_watch is None:
-            self._answer_watch = self.loop.call_later(
-                self.answer_deadline.total_seconds(), self._look_at_answer, waits
-            )
-
-    def _forget_answer(self) -> None:
-        if self._answer_watch is not None:
-            self._answer_watch.cancel()
-            self._answer_watch = None
-
-    def _look_at_answer(self, waited: int) -> None:
-        self._answer_watch = None
-        if self.transport.get_write_buffer_size() >= waited:
-            self.transport.abort()
-        else:
-            self._watch_answer()
+        self._answer.watch()
 
     # --- what we refuse
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's name for: this cannot be parsed."""
-        self._refuse(431 if self._header_bytes > HEADER_LIMIT else 400)
+        self._refuse(self._unparsable)
 
     def _refuse(self, status: int) -> None:
         """Read nothing more; say why, if the request that is wrong can still be answered."""
@@ -277,7 +273,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()  # for the request under way, its client is gone
             if cycle.response_started:
                 self.transport.close()  # cut short, which its client can see
-                self._watch_answer()
+                self._answer.watch()
             else:
                 self._end(status)
 
@@ -285,7 +281,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Answer, if there is something to say, and swallow for a moment what still comes: closing at
         once could lose the answer."""
         if self.transport.is_closing():
-            self._watch_answer()
+            self._answer.watch()
             return
         if status is not None:
             line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
@@ -294,6 +290,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             )
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._watch_answer()
+        self._answer.watch()
         self.flow.resume_reading()
         self.loop.call_later(LINGER.total_seconds(), self.transport.close)

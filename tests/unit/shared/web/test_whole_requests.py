@@ -292,6 +292,26 @@ async def test_a_device_that_hangs_up_gets_nothing_and_is_said_to_be_gone(world:
     assert world.is_at_rest
 
 
+@pytest.mark.parametrize("needs_task", [False, True], ids=["whole", "task"])
+async def test_a_device_that_hangs_up_is_gone_for_each_request_that_it_sent(needs_task: bool):
+    world = World(needs_task=needs_task)
+    world.protocol.data_received(request() * 3)
+    await settle()
+    first = world.protocol._under_way
+    behind = [cycle for cycle, _ in world.protocol.pipeline]
+    assert first is not None
+    assert len(behind) == 2
+
+    world.protocol.connection_lost(None)
+
+    assert [each.disconnected for each in (first, *behind)] == [True] * 3
+    assert all(is_gone() for is_gone in world.are_gone)
+    assert (await first.receive())["type"] == "http.disconnect"
+    assert await world.serve() == b""
+    assert world.ways == ["task" if needs_task else "whole"]
+    assert world.is_at_rest
+
+
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), Blocked("no"), ValueError("a bug")])
 async def test_an_error_is_noted_though_its_device_is_gone(
     error: Exception, caplog: pytest.LogCaptureFixture
