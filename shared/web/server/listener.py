@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from shared.domain.errors import Misconfigured
 from shared.settings import Address
 from shared.web.server.connections import Connections
+from shared.web.server.handshakes import TlsAcceptor
 from shared.web.server.protocol import BoundedHttpProtocol, TakeWhole
 
 KEEP_ALIVE = timedelta(seconds=75)
@@ -87,8 +88,10 @@ class Listener:
         self.whole = taken
         """Takes from `app` requests that came in one piece, by method and raw path."""
 
+        connections = Connections(most)
+
         class ProtocolOfListener(BoundedHttpProtocol):
-            crowd = Connections(most)
+            crowd = connections
             whole = taken
 
         self._sockets = sockets
@@ -108,6 +111,9 @@ class Listener:
                 ssl_keyfile=tls.key if tls else None,
             )
         )
+        self._connections = connections
+        self._protocol = ProtocolOfListener
+        self._acceptor: TlsAcceptor | None = None
         self.is_open = False
 
     @property
@@ -119,8 +125,17 @@ class Listener:
         config = self._server.config
         config.load()
         self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets=self._sockets)
+        if config.ssl is None:
+            await self._server.startup(sockets=self._sockets)
+        else:
+            await self._server.startup(sockets=[])
+            self._acceptor = TlsAcceptor(config.ssl, self._connections, self._made)
+            self._acceptor.open(self._sockets, config.backlog)
         self.is_open = True
+
+    def _made(self) -> BoundedHttpProtocol:
+        server = self._server
+        return self._protocol(server.config, server.server_state, server.lifespan.state)
 
     async def keep_date(self) -> None:
         """Keep the Date header true, until cancelled."""
@@ -135,5 +150,7 @@ class Listener:
                 each.close()
             return
         self.is_open = False
+        if self._acceptor is not None:
+            self._acceptor.close()
         self._server.config.timeout_graceful_shutdown = max(1, int(within.total_seconds()))
         await self._server.shutdown(sockets=self._sockets)

@@ -22,7 +22,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.web.framing import FramingRefused, Section, check_framing
-from shared.web.server.connections import AnswerWatch, Connections, GentleEnd
+from shared.web.server.connections import AnswerWatch, Connections, GentleEnd, Handshake
 
 HEADER_LIMIT = 128 * 1024
 """Also of what reaches no callback of the parser, such as a chunk extension."""
@@ -54,6 +54,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Within it a client must take some of what waits for it; a slow one may go on for long."""
     crowd: Connections
     """The connections of its listener."""
+    handshake: Handshake | None = None
+    """The handshake before it, of a listener with TLS."""
 
     whole: Mapping[tuple[str, bytes], TakeWhole] = {}
     """Begins requests that came in one piece, by method and raw path."""
@@ -78,6 +80,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # As uvicorn's own: asyncio hands a stream protocol a Transport.
         super().connection_made(transport)
         self._answer = AnswerWatch(transport, self.answer_deadline)
+        if self.handshake is not None:
+            self.handshake.end()
         self._expect(self.header_deadline)
         self.crowd.enter(self, self._address)
 
