@@ -195,7 +195,7 @@ class StoredCommands(Protocol):
         hex)."""
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
-        """The hashes of these commands that have an entry, open or finished."""
+        """The hashes of these commands that have an entry, open or finished, or a job that runs."""
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
         """Delete commands (hash -> `touched`), each while `touched` is as read; the number of deletions."""

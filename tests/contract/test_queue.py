@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.domain.command import Command, EntryState, QueueEntry
+from shared.domain.command import Command, EntryState, QueueEntry, Terms
 from shared.domain.enrollment import EnrollmentKey
-from shared.ports.queue import CommandQueue, Report, SendClaim, StoredCommands
+from shared.domain.job import Job, JobState, Progress
+from shared.ports.queue import CommandQueue, Jobs, Report, SendClaim, StoredCommands
 from tests.contract.stores import KEYRING, STORES, open_store
 from tests.support.fakes.queue import FakeCommandQueue
 
@@ -29,19 +30,23 @@ class Kept:
 
     queue: CommandQueue
     commands: StoredCommands
+    jobs: Jobs
 
 
 @pytest.fixture(params=STORES)
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
     if request.param == "fake":
         fake = FakeCommandQueue()
-        yield Kept(fake, fake)
+        yield Kept(fake, fake, fake.jobs)
         return
     from shared.storage.queue.commands import MongoStoredCommands
+    from shared.storage.queue.jobs import MongoJobs, indexes
     from shared.storage.queue.store import MongoCommandQueue
 
     async with open_store(request) as mongo:
-        yield Kept(MongoCommandQueue(mongo, KEYRING), MongoStoredCommands(mongo))
+        await mongo.ensure(indexes(timedelta(days=30)))
+        queue = MongoCommandQueue(mongo, KEYRING)
+        yield Kept(queue, MongoStoredCommands(mongo), MongoJobs(mongo))
 
 
 @pytest.fixture
@@ -71,6 +76,11 @@ def entry(uuid: str = "c1", key: EnrollmentKey = MAC, **changes: object) -> Queu
         accepted_at=NOW,
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # any field of a QueueEntry
+
+
+def job(id: str, command_hash: str) -> Job:
+    terms, type_ = Terms(), "DeviceInformation"
+    return Job(id, "c1", command_hash, type_, terms, False, "ci", total=1, created_at=NOW)
 
 
 def report(state: EntryState, of: QueueEntry, **changes: object) -> Report:
@@ -179,6 +189,20 @@ async def test_rule_13_a_command_is_forgotten_only_if_nobody_touched_it(
 
     assert forgotten == 1
     assert set(await kept.queue.commands({"a" * 64, "b" * 64})) == {"b" * 64}
+
+
+async def test_rule_13_what_has_an_entry_or_a_job_that_runs_is_in_use(kept: Kept) -> None:
+    hashes = {letter * 64 for letter in "abcdef"}
+    for letter in "bcd":
+        await kept.jobs.add(job(letter, command_hash=letter * 64))
+    await kept.jobs.finish("c", Progress(), NOW)
+    await kept.jobs.finish("d", Progress(), NOW, "failed")
+    await kept.jobs.add(replace(job("1", command_hash="e" * 64), state=JobState.FINISHED))
+    await kept.queue.insert([entry()])
+
+    assert await kept.commands.in_use(hashes) == {"a" * 64, "b" * 64}
+    assert await kept.commands.in_use({"a" * 64}) == {"a" * 64}
+    assert await kept.commands.in_use({"f" * 64}) == set()
 
 
 # --- insert, stamp, requeue, drop

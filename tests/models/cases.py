@@ -429,6 +429,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     ),
     "rule 13: deleted without a condition": (Janitor(deletes="blind"), Verdict.UNSAFE, "is gone"),
     "rule 13: places are looked for first": (Janitor(looks_last=False), Verdict.UNSAFE, "is gone"),
+    "rule 13: a job that runs does not count": (
+        Janitor(counts_jobs=False),
+        Verdict.UNSAFE,
+        "is gone",
+    ),
     "rule 13: a yes a day after the touch": (Janitor(stalls=True), Verdict.UNSAFE, "is gone"),
     "rule 15: a report without a look at the device": (
         Reviews(condition="noted"),

@@ -19,11 +19,11 @@ from structlog.contextvars import bind_contextvars
 from services.commands.history.long_poll import first, settle
 from services.commands.jobs.tally import Tally, short
 from services.commands.queue.priority import PIECE_LIMIT, PIECES_IN_FLIGHT
-from services.commands.queue.service import QueueService
+from services.commands.queue.service import LONGEST_FLUSH, QueueService
 from shared.apple.request.plist import PreparedCommand, stored_keys
 from shared.chunks import chunked
 from shared.concurrency.periodic import Loops, Pace
-from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Unavailable
+from shared.domain.errors import CannotDecrypt, MdmError, NotFound, Overtaken, Unavailable
 from shared.domain.job import PART_SIZE, Job, JobPart
 from shared.ports.clock import Clock, Ids
 from shared.ports.queue import CommandQueue, Jobs
@@ -74,9 +74,10 @@ class JobWorker:
     # --- for the API
 
     async def start(self, prepared: PreparedCommand, caller: str) -> Job:
-        """Store a job; it is worked on from here on. Raises BadRequest for one whose time is over."""
+        """Store a job; it is worked on from here on. Raises BadRequest for one whose time is over,
+        Unavailable where it must be repeated."""
         self._queue_service.check_expiry(prepared)
-        job = self._job(prepared, caller)
+        job, touched_at = self._job(prepared, caller), self._clock.monotonic()
         await self._queue.store([prepared.command], self._clock.now())
         parts = [
             JobPart(job.id, number, tuple(targets))
@@ -84,6 +85,8 @@ class JobWorker:
         ]
         await self._jobs.add_parts(parts, job.created_at)
         await self._jobs.add(job)
+        if self._clock.monotonic() - touched_at > LONGEST_FLUSH.total_seconds():
+            raise Overtaken("the process was stopped while it stored the job")
         log.info("job_started", job=job.id, command_uuid=job.command_uuid, total=job.total)
         self._ended[job.id] = asyncio.get_running_loop().create_future()
         self._waiting_work.put_nowait((job, replace(prepared, terms=job.terms)))

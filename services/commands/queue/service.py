@@ -46,8 +46,8 @@ from shared.times import to_milliseconds
 BATCH_LIMIT = 64
 IN_FLIGHT = 1
 LONGEST_FLUSH = timedelta(hours=1)
-"""Between the touch of a command and its entry. The janitor deletes commands that were not touched for a day,
-so a process that was stopped for so long must not accept."""
+"""Between the touch of a command and its entry or job. The janitor deletes commands that were not touched
+for a day, so a process that was stopped for so long must not accept."""
 
 Advise = Callable[[PreparedCommand, Recipient], Advice]
 """Advice for a client before its command goes to this recipient."""

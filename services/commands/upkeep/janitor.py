@@ -1,8 +1,9 @@
 """Clears away unused commands and entries of past generations, slowly.
 
-Promises: a stored command goes only when it was not touched for a day, nor meanwhile, and no entry refers to
-it (docs/rules.md, rule 13); an open entry ends only when it is of a past generation of its device (rule 4);
-replicas share the work out, and where two do the same piece for a moment, nothing is lost.
+Promises: a stored command goes only when it was not touched for a day, nor meanwhile, and no entry and no job
+that runs refers to it (docs/rules.md, rule 13); an open entry ends only when it is of a past generation of
+its device (rule 4); replicas share the work out, and where two do the same piece for a moment, nothing is
+lost.
 """
 
 import asyncio
@@ -86,8 +87,8 @@ class Janitor:
     async def forget_commands(self) -> AsyncGenerator[None, None]:
         """One pass over the stored commands; yields after each piece.
 
-        `touched` is read first, then the entries: a command that gets an entry was touched before
-        it, so either we see the entry, or the condition does not hold any more."""
+        `touched` is read first, then jobs and entries: a command that gets one was touched before
+        it, so either we see that, or the condition does not hold any more."""
         for piece in self._pieces():
             prefix = f"{piece:0{PREFIX_DIGITS}x}"
             touched = await self.commands.untouched(prefix, self.clock.now() - UNTOUCHED)

@@ -14,6 +14,7 @@ from shared.domain.errors import CannotDecrypt
 from shared.ports.keyring import Keyring
 from shared.storage.database import Database, Document
 from shared.storage.queue.documents import COMMANDS, NAME
+from shared.storage.queue.jobs import NAME as JOBS
 from shared.storage.records import EncryptedFields, encryption_context, record
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ class MongoStoredCommands:
     def __init__(self, database: Database) -> None:
         self._commands = database.collection(COMMANDS)
         self._entries = database.collection(NAME)
+        self._jobs = database.collection(JOBS)
 
     async def untouched(self, prefix: str, before: datetime) -> dict[str, datetime]:
         # A closed range of `_id`: it costs as much as the commands in it.
@@ -38,8 +40,11 @@ class MongoStoredCommands:
         return {document["_id"]: document["touched"] for document in found}
 
     async def in_use(self, hashes: Names[str]) -> set[str]:
-        used: set[str] = set()
-        for command_hash in hashes:  # one each: a command of a large fleet has many entries
+        # Jobs first: one that ends meanwhile has queued its entries.
+        running = await self._jobs.find({"running": True}, {"command": 1})
+        used = {job["command"] for job in running}.intersection(hashes)
+        # one each: a command of a large fleet has many entries
+        for command_hash in set(hashes) - used:
             if await self._entries.find({"command": command_hash}, {"_id": 1}, limit=1):
                 used.add(command_hash)
         return used

@@ -21,6 +21,7 @@ from typing import Any
 from shared.domain.command import Command, EntryState, LateAnswer, QueueEntry, entry_id
 from shared.domain.enrollment import EnrollmentKey
 from shared.ports.queue import EntryWindow, Report, Rival, SendClaim, Wanted
+from tests.support.fakes.jobs import FakeJobs
 
 Hook = Callable[[str], Awaitable[None]]
 """Called with an operation's name before it touches anything: a test's barrier or fault."""
@@ -77,6 +78,8 @@ class FakeCommandQueue:
         """uuids of the commands that cannot be opened."""
         self.now: datetime | None = None
         """The time of the store, where it differs from the caller's."""
+        self.jobs = FakeJobs()
+        """Those of the same store."""
         self._stored: dict[str, _Stored] = {}
 
     # --- for the command API
@@ -456,7 +459,8 @@ class FakeCommandQueue:
 
     async def in_use(self, hashes: Collection[str]) -> set[str]:
         await self.before("in_use")
-        return {p.command_hash for p in self.entries.values() if p.command_hash in hashes}
+        running = {job.command_hash for job in await self.jobs.running()}
+        return (running | {p.command_hash for p in self.entries.values()}).intersection(hashes)
 
     async def forget(self, commands: Mapping[str, datetime]) -> int:
         await self.before("forget")

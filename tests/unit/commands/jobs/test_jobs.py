@@ -23,11 +23,13 @@ from shared.domain.errors import (
     NotFound,
     StoreUnavailable,
     TooLarge,
+    Unavailable,
 )
 from shared.domain.job import PART_SIZE, Job, JobPart, JobState, Progress, part_id
 from tests.support.commands_world import World, enrolled
 from tests.support.fakes.clock import START, settle
 from tests.support.fakes.jobs import FakeJobs
+from tests.unit.commands.upkeep.test_janitor import forget
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -42,7 +44,7 @@ class Fleet:
         self.names = [f"D{number:05}" for number in range(devices)]
         for name in self.names:
             self.world.enrollments.add(enrolled(EnrollmentKey(name, name, udid=name)))
-        self.jobs = FakeJobs()
+        self.jobs = self.world.queue.jobs
         self._running: dict[JobWorker, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> "Fleet":
@@ -566,6 +568,51 @@ def running_job(fleet: Fleet) -> Job:
         total=len(fleet.names),
         created_at=START,
     )
+
+
+async def test_rule_13_a_job_that_waits_for_its_key_keeps_its_command() -> None:
+    async with Fleet(devices=3) as fleet:
+        job = await stored_job(fleet, owner=None)
+        fleet.world.queue.unreadable.add("c-1")
+        fleet.start()
+        await fleet.world.clock.run(STALE_AFTER)
+        fleet.world.clock.advance(timedelta(days=2))
+
+        await forget(fleet.world)
+        fleet.world.queue.unreadable.clear()
+
+        done = await fleet.finished(job)
+        assert done.progress == Progress(queued=3)
+
+
+async def test_rule_13_a_command_goes_after_its_job_where_it_has_no_entry() -> None:
+    async with Fleet(devices=0) as fleet:
+        fleet.names.append("nobody")
+        await fleet.finished(await fleet.start().start(fleet.command(), "ci"))
+        fleet.world.clock.advance(timedelta(days=2))
+
+        await forget(fleet.world)
+
+        assert await fleet.world.queue.commands({fleet.command().command.hash}) == {}
+
+
+async def test_rule_13_a_process_that_was_stopped_for_a_day_does_not_say_that_a_job_is_stored() -> (
+    None
+):
+    class Slow(FakeJobs):
+        async def add(self, job: Job) -> None:
+            await super().add(job)
+            if len(self.jobs) == 1:
+                fleet.world.clock.advance(timedelta(days=2))
+
+    async with Fleet(devices=3) as fleet:
+        fleet.jobs = fleet.world.queue.jobs = Slow()
+
+        with pytest.raises(Unavailable, match="was stopped"):
+            await fleet.start().start(fleet.command(), "ci")
+
+        [job] = fleet.jobs.jobs.values()  # the client asks again, which queues nothing twice
+        await fleet.finished(job)
 
 
 async def stored_job(fleet: Fleet, owner: str | None, command: Command | None = None) -> Job:
