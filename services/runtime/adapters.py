@@ -112,7 +112,8 @@ class PartsOfProcess:
             self._checked.append(alone.check)
         pulse = StorePulse(database.ping, self._clock)
         self._metrics.watch(self._metrics.store_up, lambda: pulse.is_up)
-        self._watched.append(partial(pulse.run, self.loops))
+        # From now on: the services may build an index for minutes before `watch`.
+        await self._stack.enter_async_context(pulse.running(self.loops))
         wanted = WantedTopics(stores.subscriptions())
         self._watched.append(partial(wanted.run, self.loops))
         broker = await self._broker()

@@ -6,7 +6,8 @@ process that is asked says 503 with Retry-After itself, which no proxy would say
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
@@ -33,6 +34,16 @@ class StorePulse:
     def is_up(self) -> bool:
         """As far as is known; asks nothing."""
         return self._clock.monotonic() - self._answered_at <= SILENCE.total_seconds()
+
+    @asynccontextmanager
+    async def running(self, loops: Loops) -> AsyncIterator[None]:
+        """Ask within this context."""
+        task = asyncio.create_task(self.run(loops), name="store-pulse")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
 
     async def run(self, loops: Loops) -> None:
         self._answered_at = self._clock.monotonic()

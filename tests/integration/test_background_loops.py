@@ -119,6 +119,17 @@ async def background(
         await parts.close()
 
 
+async def test_the_store_is_asked_before_the_services_are_built(tmp_path: Path) -> None:
+    settings = load(AllSettings, {"MDM_DATA_DIR": str(tmp_path), "MDM_API_KEY": "k" * 32})
+    parts = PartsOfProcess(settings, Metrics())
+    parts.loops = loops = Sabotage()
+    await parts.open()
+    try:
+        await loops.until(lambda: loops.done["store_pulse"] > 1)
+    finally:
+        await parts.close()
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_an_exception_that_nobody_foresaw_ends_no_loop_and_no_process(
     name: str, tmp_path: Path
