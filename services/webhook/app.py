@@ -132,6 +132,7 @@ def _partitions_feature(
         adapters.clock,
         adapters.loops,
         new_queues,
+        is_cut_off=lambda: subscribers.is_cut_off,
     )
 
     async def serve(_: Loops) -> None:

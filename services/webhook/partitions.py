@@ -3,8 +3,8 @@
 Promises (docs/rules.md, rule 11): a partition's blocked delivery queues are read after its first event has
 come, before that event is handled, and again every few seconds; a partition is given up by closing
 its channel; when a channel is lost, all that was known under it is dropped. While the store is away
-the share stays as it is; while the broker is away, opening is tried again and again. A partition that
-cannot be opened does not hold up the others.
+the share stays as it is, but a process that is cut off gives its partitions up; while the broker is away,
+opening is tried again and again. A partition that cannot be opened does not hold up the others.
 """
 
 import asyncio
@@ -61,6 +61,7 @@ class Partitions:
         clock: Clock,
         loops: Loops,
         new_queues: Callable[[Spawn, Callable[[], object]], PartitionQueues],
+        is_cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self._consumer = consumer
         self._share = share
@@ -68,6 +69,7 @@ class Partitions:
         self._clock = clock
         self._loops = loops
         self._new_queues = new_queues
+        self._is_cut_off = is_cut_off
         self._served: dict[int, Served] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._away: set[int] = set()
@@ -133,7 +135,7 @@ class Partitions:
         for served in list(self._served.values()):
             if served.is_lost or (served.channel is not None and served.channel.is_lost):
                 self._drop(served)
-        mine = self._share.partitions
+        mine = frozenset[int]() if self._is_cut_off() else self._share.partitions
         self._away &= mine
         spent = {n for n, served in self._served.items() if served.queues.inbox.is_spent}
         for partition in (self._served.keys() - mine) | spent:

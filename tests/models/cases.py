@@ -14,6 +14,7 @@ from tests.models.own_events import OwnEvents
 from tests.models.renewals import Budget as RenewalBudget
 from tests.models.renewals import Renewals
 from tests.models.reviews import Reviews
+from tests.models.subscribing import Subscribing
 from tests.models.token_updates import TokenUpdates
 from tests.models.unanswered import Budget as UnansweredBudget
 from tests.models.unanswered import Unanswered
@@ -45,6 +46,8 @@ HOLDS: dict[str, Model] = {
     ),
     "an event of ours, a confirm is lost": OwnEvents((2,), Budget(bad=1), **ONE_RELAY),
     "an event of ours, the pass is killed": OwnEvents((1,), Budget(bad=1, kills=1), **ONE_RELAY),
+    "a subscription is made, a replica is cut off": Subscribing(cuts=2),
+    "a subscription is made, a replica stays cut off": Subscribing(cuts_end=False),
     "tokens, a device gives up": TokenUpdates(),
     "tokens, a device enrolls again": TokenUpdates(impatience=1, enrollments=1),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
@@ -178,6 +181,16 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
     ),
     "rule 8: an event of ours is forgotten without a mark": (
         OwnEvents((1,), Budget(bad=1), is_marked=False, **ONE_RELAY),
+        Verdict.STUCK,
+        "",
+    ),
+    "rule 11: a replica that is cut off acks for the subscriptions that it knew": (
+        Subscribing(waits=False),
+        Verdict.UNSAFE,
+        "acked without a subscription",
+    ),
+    "rule 11: a replica that stays cut off keeps its partitions": (
+        Subscribing(leaves=False, cuts_end=False),
         Verdict.STUCK,
         "",
     ),

@@ -199,6 +199,7 @@ class Replica:
                 self.retries,
                 world.clock,
             ),
+            is_cut_off=lambda: self.subscribers.is_cut_off,
         )
 
     @property

@@ -1,12 +1,12 @@
 """First deliveries of one partition: side by side between delivery queues, strictly in order within one.
 
-Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want it, and is acked once
-each of its delivery queues has delivered it or stored it; a delivery queue with something stored makes no
-attempt before that is gone; the order of what is stored is a number, one more than the highest known in the
-delivery queue, and where the event is stored already, the stored number counts. Nothing is handled before
-the blocked delivery queues are loaded. An event that the store refuses forever is dead-lettered, and its
-delivery queue goes on. Bodies beyond the process's budget are read back from the journal when their turn
-comes; while that cannot be, the event stays the first of its delivery queue, and no attempt is used up.
+Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want it, and is acked once each of
+its delivery queues has delivered it or stored it, never while the subscriptions cannot be read; a delivery
+queue with something stored makes no attempt before that is gone; the order of what is stored is a number, one
+more than the highest known in the delivery queue, and where the event is stored already, the stored number
+counts. Nothing is handled before the blocked delivery queues are loaded. An event that the store refuses for
+ever is dead-lettered, and its delivery queue goes on. Bodies beyond the process's budget are read back from
+the journal when their turn comes; while that cannot be, the event stays the first, at no attempt's cost.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Step
-from shared.domain.errors import Refused, Unavailable
+from shared.domain.errors import Refused, StoreUnavailable, Unavailable
 from shared.domain.subscription import LIVE_FROM, Delivery, DeliveryQueueKey, Subscription
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Backlog
@@ -42,13 +42,10 @@ _AFTER_A_FAULT = timedelta(seconds=1)
 
 
 class RetryPlan(Protocol):
-    def plan(self, queues: "PartitionQueues", queue: DeliveryQueue, wait: timedelta) -> None:
-        """See to a blocked delivery queue after `wait`, unless that is planned already."""
-
+    def plan(self, queues: "PartitionQueues", queue: DeliveryQueue, wait: timedelta) -> None: ...
     def next_attempt(
         self, subscription: Subscription, attempts: int, now: datetime, asked: timedelta
-    ) -> datetime | None:
-        """When the attempt after the n-th one is made; None: there is none."""
+    ) -> datetime | None: ...
 
 
 class PartitionQueues:
@@ -63,7 +60,7 @@ class PartitionQueues:
         retries: RetryPlan,
         clock: Clock,
         spawn: Spawn,
-        on_first_event: Callable[[], object],
+        on_early_event: Callable[[], object],
     ) -> None:
         self._subscribers = subscribers
         self._store = store
@@ -72,15 +69,13 @@ class PartitionQueues:
         self._passes = passes
         self._clock = clock
         self._spawn = spawn
-        self._on_first_event = on_first_event
+        self._on_early_event = on_early_event
         self.queues: dict[DeliveryQueueKey, DeliveryQueue] = {}
         self._early: list[Arrival] = []
         self.inbox = Inbox(bodies, self._waiting)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._retries: set[asyncio.Task[None]] = set()
+        self._tasks, self._retries = set[asyncio.Task[None]](), set[asyncio.Task[None]]()
         self.aside = SetAside(subscribers)
-        self.is_loaded = False
-        self.is_live = True
+        self.is_loaded, self.is_live = False, True
         self.read_at = float("-inf")
         """When the latest read of what is stored here began."""
 
@@ -101,13 +96,13 @@ class PartitionQueues:
         arrival = Arrival(received)
         if received.held:
             self.inbox.hold(arrival)
-        if self.is_loaded:
+        if self.is_loaded and not self._early and self._subscribers.is_current:
             self._route(arrival)
             return
         self._early.append(arrival)
         if len(self._early) == 1:
             # Only now we are surely the active consumer: what was read before may be out of date.
-            self._on_first_event()
+            self._on_early_event()
 
     def learn(self, backlogs: Mapping[DeliveryQueueKey, Backlog]) -> None:
         """Take what a read found stored for this partition; reads may repeat."""
@@ -119,11 +114,13 @@ class PartitionQueues:
             self._retry_plan.plan(self, queue, timedelta())
 
     def loaded(self) -> None:
-        """A read that began after the first event has been learnt: begin."""
+        """A read that began after the first event has been learnt: begin. Raises StoreUnavailable while a
+        subscription may be missing here: what is acked without it is lost for it."""
+        if not self._subscribers.is_current:
+            raise StoreUnavailable("the subscriptions were not read for some seconds")
         self.is_loaded = True
-        early, self._early = self._early, []
-        for arrival in early:
-            self._route(arrival)
+        while self._early:
+            self._route(self._early.pop(0))
 
     def forget(self, queue: DeliveryQueue) -> None:
         """Drop a delivery queue where nothing waits; its next event makes a new one."""
@@ -185,6 +182,9 @@ class PartitionQueues:
     async def _work(self, queue: DeliveryQueue) -> None:
         try:
             while self.is_live and queue.arrivals:
+                if not self._subscribers.is_current:  # its subscription may be paused, or gone
+                    await self._clock.sleep(_AFTER_A_FAULT)
+                    continue
                 event_id = queue.arrivals[0].received.event_id
                 try:
                     await self._settle(queue)

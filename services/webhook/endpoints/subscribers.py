@@ -2,7 +2,8 @@
 
 Promises: a change of a subscription is followed within 2 s, by what waits for a slot or in a delivery queue
 too, and one that is gone leaves nothing behind; a subscriber that hangs holds only its own slots and stalls
-no other one, nor does one that cannot be followed; a failure uses up an attempt of its events only while the subscriber is neither down nor paused.
+no other one, nor does one that cannot be followed; a failure uses up an attempt of its events only while the
+subscriber is neither down nor paused; a process that cannot read the subscriptions knows it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from services.webhook.endpoints.limited_log import LimitedLog
 from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome, EventSender
 from services.webhook.endpoints.slots import PATIENCE, Item
+from shared.concurrency.partitions import STALE_AFTER
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import Delivery, Subscription, SubscriptionState
 from shared.ports.clock import Clock
@@ -27,6 +29,10 @@ log = structlog.get_logger()
 
 PACE = Pace(every=timedelta(seconds=1), after_failure=timedelta(seconds=1))
 _DEADLINE = timedelta(seconds=15)
+CURRENT_FOR = STALE_AFTER
+"""So long what was read counts as all subscriptions there are, as they are."""
+LEFT_AFTER = timedelta(seconds=30)
+"""A process that could not read them for so long is cut off, and leaves its partitions to others."""
 
 _CUT_SHORT = AttemptOutcome("the attempt was cut short", counts=False)
 _CHANGED = AttemptOutcome("the subscription was changed: not tried yet", counts=False)
@@ -61,6 +67,7 @@ class Subscribers:
         self._known: dict[str, Subscription] = {}
         self._current: list[Subscription] = []
         self.was_read = asyncio.Event()
+        self._read_at = float("-inf")
         self._endpoints: dict[str, Endpoint] = {}
         self._failures = LimitedLog("delivery_failed", clock)
         self._set_aside = LimitedLog("delivery_set_aside", clock)
@@ -76,6 +83,7 @@ class Subscribers:
     async def read(self) -> None:
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             found = await self._subscriptions.all()
+        self._read_at = self._clock.monotonic()
         former, self._known = self._known, {each.id: each for each in found}
         self._current = [each for each in found if each.state is not SubscriptionState.DELETED]
         for gone in former.keys() - self._known.keys():
@@ -108,6 +116,18 @@ class Subscribers:
         """Time has passed for who waits for a slot."""
         for endpoint in self._endpoints.values():
             endpoint.slots.tick()
+
+    @property
+    def is_current(self) -> bool:
+        """They were read so lately that another replica's change can hardly be missing."""
+        return self._was_read_within(CURRENT_FOR)
+
+    @property
+    def is_cut_off(self) -> bool:
+        return not self._was_read_within(LEFT_AFTER)
+
+    def _was_read_within(self, time: timedelta) -> bool:
+        return self._clock.monotonic() - self._read_at < time.total_seconds()
 
     def current(self) -> Sequence[Subscription]:
         """Those that get events: all but the deleted ones."""

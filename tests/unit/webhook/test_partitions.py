@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
-from shared.domain.subscription import DeliveryQueueKey
+from shared.domain.subscription import DeliveryQueueKey, Subscription, SubscriptionState
 from shared.ports.deliveries import Backlog
 from shared.ports.events import OpenPartition, Received
-from tests.support.delivery_rig import PARTITION, FixedShare, Replica, World
+from tests.support.delivery_rig import PARTITION, SUBSCRIPTION, FixedShare, Replica, World
 from tests.support.fakes.clock import settle
 from tests.support.fakes.event_queue import FakeConsumer
 
@@ -78,6 +78,85 @@ async def test_while_the_store_is_away_the_share_stays(world: World) -> None:
 
         assert len(replica.partitions.served) == 1
         assert not replica.channel.is_dead
+
+
+async def read_nothing() -> list[Subscription]:
+    raise StoreUnavailable("away")
+
+
+NEW = Subscription("new", "http://new.invalid/")
+
+
+async def test_rule_11_a_cut_off_replica_acks_nothing_for_subscriptions_it_cannot_know(
+    world: World,
+) -> None:
+    async with Replica(world) as replica:
+        await world.run(2)
+        good, replica.subscriptions.all = replica.subscriptions.all, read_nothing  # type: ignore[method-assign]
+        replica.subscriptions.subscriptions.append(NEW)
+        await world.run(10)
+        world.publish("e1")
+        await world.run(5)
+        before = list(world.receiver.attempts)
+        replica.subscriptions.all = good  # type: ignore[method-assign]
+        await world.run(5)
+
+    assert before == []
+    assert world.receiver.arrivals_of == {"config": ["e1"], "new": ["e1"]}
+    assert world.is_settled
+
+
+async def test_rule_11_a_cut_off_replica_sends_nothing_to_what_may_be_paused(world: World) -> None:
+    world.receiver.held["e1"] = asyncio.Event()
+    async with Replica(world) as replica:
+        await world.run(2)
+        world.publish("e1", "e2")
+        await settle()
+        good, replica.subscriptions.all = replica.subscriptions.all, read_nothing  # type: ignore[method-assign]
+        paused = replace(SUBSCRIPTION, state=SubscriptionState.PAUSED)
+        replica.subscriptions.subscriptions = [paused]
+        await world.run(10)
+        world.receiver.held["e1"].set()
+        await world.run(5)
+        replica.subscriptions.all = good  # type: ignore[method-assign]
+        await world.run(5)
+
+    assert world.receiver.arrivals == ["e1"]
+    assert [owed.delivery.event_id for owed in world.records.values()] == ["e2"]
+
+
+async def test_a_short_outage_of_the_store_stops_no_delivery(world: World) -> None:
+    async with Replica(world) as replica:
+        await world.run(2)
+        good, replica.subscriptions.all = replica.subscriptions.all, read_nothing  # type: ignore[method-assign]
+        await world.run(3)
+        world.publish("e1")
+        await world.run(1)
+        at_once = list(world.receiver.arrivals)
+        replica.subscriptions.all = good  # type: ignore[method-assign]
+
+    assert at_once == ["e1"]
+
+
+async def test_rule_11_a_replica_that_stays_cut_off_leaves_its_partitions_to_others(
+    world: World,
+) -> None:
+    async with Replica(world) as replica, Replica(world) as other:
+        await world.run(2)
+        good, replica.subscriptions.all = replica.subscriptions.all, read_nothing  # type: ignore[method-assign]
+        await world.run(10)
+        world.publish("e1", "e2")
+        await world.run(10)
+        before = list(world.receiver.arrivals)
+        await world.run(20)
+        after = list(world.receiver.arrivals)
+        replica.subscriptions.all = good  # type: ignore[method-assign]
+        await world.run(3)
+
+        assert (before, after) == ([], ["e1", "e2"])
+        assert not missing(replica)
+        assert not missing(other)
+    assert world.is_settled
 
 
 async def test_heartbeats_go_on_while_a_partition_is_given_up(world: World) -> None:
