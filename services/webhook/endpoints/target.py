@@ -18,6 +18,7 @@ from services.webhook.endpoints.signing import RequestSigner
 from shared.domain.subscription import Subscription
 from shared.network.address_guard import AddressGuard
 from shared.network.connection_failures import Peer
+from shared.network.urls import read_url
 from shared.web.version import USER_AGENT
 
 CONTENT_TYPE = "application/json; charset=utf-8"
@@ -59,7 +60,7 @@ def target_of(
 
     Raises ValueError for what is no URL of HTTP, a header that would be two, and CAs or secrets that cannot
     be read."""
-    url = URL(subscription.url)
+    url = read_url(subscription.url)
     host, port = url.raw_host, url.port
     if not host or port is None:
         raise ValueError("no URL of HTTP")

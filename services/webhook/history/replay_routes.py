@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from services.webhook.history.routes import NOT_FOUND
 from services.webhook.history.schemas import EventIds, ReplayList, ReplayOut, replay_out
@@ -15,7 +15,7 @@ from services.webhook.subscriptions.fields import Text, TopicNames
 from services.webhook.subscriptions.requests import Patch
 from services.webhook.subscriptions.service import SubscriptionService
 from shared.domain.access import Scope
-from shared.domain.errors import BadRequest, Conflict, NotFound
+from shared.domain.errors import Conflict, NotFound, unfit
 from shared.domain.subscription import Replay, ReplayChoice, Subscription
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Replays
@@ -24,7 +24,7 @@ from shared.web.answers import JsonAnswer
 from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import TIME, UDID, UUID, about, body, errors, ok
-from shared.web.api.requests import Expected, Moment, Parsing, unlike
+from shared.web.api.requests import Expected, Moment, Parsing
 
 _RUNNING = {
     **NOT_FOUND,
@@ -48,20 +48,21 @@ class ReplayRequest(Patch):
         Annotated[bool, Expected("true or false")] | None, about("Dead letters, tried again.")
     ] = None
 
-    @model_validator(mode="after")
-    def _says_one_thing(self) -> "ReplayRequest":
-        by_time = self.since or self.until or self.topics or self.device
-        ways = [self.event_ids is not None, self.since is not None, bool(self.failed)]
-        if sum(ways) != 1 or (by_time and self.since is None):
-            raise unlike(
-                "`event_ids`, or `since` (with `until`, `topics`, `device` if you like), or `failed`"
-            )
-        if self.since and self.until and self.until <= self.since:
-            raise unlike("an `until` after `since`")
-        return self
-
     def choice(self, now: datetime) -> ReplayChoice:
+        """Raises BadRequest, which names the key."""
+        by_time = self.until or self.topics or self.device
+        ways = {"event_ids": self.event_ids, "since": self.since, "failed": self.failed}
+        given = [name for name, value in ways.items() if value]
+        if not given:
+            raise unfit("since", "a time; or else `event_ids`, or `failed`")
+        if len(given) > 1:
+            raise unfit(given[1], f"nothing beside `{given[0]}`")
+        if by_time and self.since is None:
+            raise unfit("since", "a time beside `until`, `topics` and `device`")
         until = min(self.until or now, now)
+        if self.since and self.since >= until:
+            name = "until" if self.until and self.since < now else "since"
+            raise unfit(name, "a time after `since`" if name == "until" else "a time before now")
         return ReplayChoice(
             event_ids=tuple(dict.fromkeys(self.event_ids or ())),
             since=max(nanoseconds(self.since), 0) if self.since else 0,
@@ -85,8 +86,6 @@ class ReplayService:
         check_room(await self.replays.of(subscription.id))
         now = self.clock.now()
         choice = asked.choice(now)
-        if not choice.event_ids and not choice.has_failed and choice.since >= choice.until:
-            raise BadRequest("since: expected a time before now")
         replay = Replay(self.ids.new(), subscription.id, choice, to_milliseconds(now), by)
         await self.replays.add(replay)
         return replay

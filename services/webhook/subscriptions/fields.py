@@ -8,15 +8,16 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
-from yarl import URL
 
 from services.webhook.endpoints.signing import SECRET_PREFIX
+from shared.apple.messages.connect import Status
 from shared.domain.errors import display_name
 from shared.domain.event import OWN_PREFIX, Topic
 from shared.domain.subscription import MICROMDM_TOPICS
 from shared.nearest import nearest
+from shared.network.urls import read_url
 from shared.settings.values import Duration, Durations, within
-from shared.web.api.openapi import about, like
+from shared.web.api.openapi import about, like, one_of
 from shared.web.api.requests import Expected, printable, unlike
 
 LONGEST_URL = 2048
@@ -52,12 +53,13 @@ def _receiver_url(given: str) -> str:
     if "#" in given:
         raise unlike("a URL without a fragment")
     try:
-        url = URL(given)
-        is_complete = url.scheme in ("http", "https") and url.raw_host and url.port
+        url = read_url(given)
     except ValueError:
-        is_complete = False
-    if not is_complete:
+        raise unlike("a URL such as https://inventory.example.org/mdm") from None
+    if url.scheme not in ("http", "https") or not url.raw_host:
         raise unlike("a URL that begins with https:// or http://")
+    if not url.port:
+        raise unlike("a URL with a port of 1 to 65535, or without one")
     if "@" in url.raw_authority:
         raise unlike("a URL without user and password: put them into `authorization`")
     return given
@@ -67,7 +69,14 @@ def _topic(given: str) -> str:
     if given in _TOPICS:
         return given
     near = nearest(given, sorted(_TOPICS))
-    raise unlike(f"a topic (nearest: {near})" if near else f"a topic: {' or '.join(_TOPICS)}")
+    raise unlike(f"a topic (nearest: {near})" if near else f"a topic: {', '.join(sorted(_TOPICS))}")
+
+
+def _status(given: str) -> str:
+    if given in list(Status):
+        return given
+    near = nearest(given, sorted(Status))
+    raise unlike(f"a status (nearest: {near})" if near else f"a status: {', '.join(Status)}")
 
 
 def _own_topic(given: str) -> str:
@@ -130,13 +139,13 @@ ReceiverUrl = Annotated[
 TopicNames = Annotated[
     list[Annotated[str, AfterValidator(_topic)]],
     Field(min_length=1, max_length=100),
-    Expected("a list of topics"),
+    Expected("a list of 1 to 100 topics"),
     about(f"Topics, and `{'`, `'.join(PATTERNS)}`; `{MICROMDM_TOPICS}` without it.", ["mdm.*"]),
 ]
 OwnTopicNames = Annotated[
     list[Annotated[str, AfterValidator(_own_topic)]],
     Field(max_length=100),
-    Expected("a list of topics"),
+    Expected("a list of up to 100 topics"),
     about("Topics of ours, beside those of `topics`.", ["macromdm.CommandExpired"]),
 ]
 ExtraKeys = Annotated[
@@ -149,6 +158,12 @@ Filtered = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=256), Expected("1 to 256 characters")]],
     Field(max_length=MOST_FILTERED),
     Expected(f"a list of up to {MOST_FILTERED} texts"),
+]
+Statuses = Annotated[
+    list[Annotated[str, AfterValidator(_status), one_of(Status)]],
+    Field(max_length=len(Status)),
+    Expected("a list of statuses"),
+    like([Status.ERROR]),
 ]
 Headers = Annotated[
     dict[str, str | None],

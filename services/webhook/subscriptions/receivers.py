@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from yarl import URL
-
 from shared.domain.errors import Unavailable, unfit
 from shared.network.address_guard import AddressGuard
+from shared.network.urls import read_url
 
 LookUp = Callable[[str, int], Awaitable[list[str]]]
 
@@ -32,7 +31,7 @@ class Receivers:
 
     async def check(self, url: str) -> None:
         """Raises BadRequest, which names the URL, and Unavailable where no name server answers."""
-        parsed = URL(url)
+        parsed = read_url(url)
         addresses = await self._addresses(parsed.raw_host or "", parsed.port or 0)
         refusals = {address: self.guard.refusal(address) for address in addresses}
         if all(refusals.values()):

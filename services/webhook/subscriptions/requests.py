@@ -66,7 +66,7 @@ class FiltersPatch(Patch):
         fields.Filtered | None, about("Of the command that an event is about.")
     ] = None
     statuses: Annotated[
-        fields.Filtered | None, about("Such as `Acknowledged` or `Error`; check-ins have none.")
+        fields.Statuses | None, about("Of a device's answer; check-ins have none.")
     ] = None
 
 
@@ -181,12 +181,17 @@ class NewSubscription(SubscriptionPatch):
 
 
 class SecretRotation(Patch):
-    """A new secret; without `secret`, one that is made, and shown this once."""
+    """A new secret; without `secret`, or where it is null, one that is made, and shown this once."""
 
     secret: fields.Secret | None = None
     keep_former_for: Annotated[
-        fields.FormerSecretKept, about("The former one signs beside it for so long; default 24 h.")
-    ] = KEPT_FOR
+        fields.FormerSecretKept | None,
+        about("The former one signs beside it for so long; 24 h without it.", "24 h"),
+    ] = None
+
+    @property
+    def kept_for(self) -> timedelta:
+        return KEPT_FOR if self.keep_former_for is None else self.keep_former_for
 
 
 _ITSELF = {name: name for name in ("name", "url", "topics", "ca")}

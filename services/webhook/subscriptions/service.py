@@ -101,7 +101,7 @@ class SubscriptionService:
         """The subscription, and its new secret where that was made here."""
         secret = asked.secret or _new_secret()
         now = self.clock.now()
-        end = to_milliseconds(now + asked.keep_former_for)
+        end = to_milliseconds(now + asked.kept_for)
 
         def rotated(subscription: Subscription) -> Subscription:
             former = [
@@ -109,7 +109,7 @@ class SubscriptionService:
                 for each in subscription.secrets.signing
                 if each.value != secret and (each.expires_at is None or now < each.expires_at)
             ]
-            former = former if asked.keep_former_for else []
+            former = former if asked.kept_for else []
             if len(former) >= MOST_SECRETS:
                 raise Conflict(f"{MOST_SECRETS} secrets sign: wait until one of them expires")
             signing = (SigningSecret(secret), *former)

@@ -35,6 +35,7 @@ from yarl import URL
 from shared.domain.errors import BrokerUnavailable, Misconfigured
 from shared.messaging.frame_filter import FrameFilter
 from shared.network.connection_failures import Peer, reason_of
+from shared.network.urls import read_url
 from shared.ports.clock import Clock
 
 log = structlog.get_logger()
@@ -87,7 +88,7 @@ def checked_url(url: str, name: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("amqp", "amqps") and parts.hostname and parts.port != 0
-        URL(url)
+        read_url(url)
     except ValueError:
         usable = False
     if not usable:

@@ -39,6 +39,12 @@ def one_of(values: Iterable[str]) -> Any:
     return Field(json_schema_extra={"enum": list(values)})
 
 
+def known(values: Iterable[str]) -> Any:
+    """For `Annotated[str, ...]`: the values of a set that later versions may add to. Generated clients take
+    others too."""
+    return Field(json_schema_extra={"anyOf": [{"enum": list(values)}, {"minLength": 1}]})
+
+
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[TIME])]
 Base64 = Annotated[str, Field(json_schema_extra={"format": "byte"})]
 NoText = Annotated[str | None, like(None)]

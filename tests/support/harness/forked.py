@@ -53,7 +53,10 @@ def fork(arguments: Sequence[str], environment: Mapping[str, str], log: Path) ->
     with theirs, log.open("ab") as output:
         request = json.dumps([list(arguments), dict(environment)]).encode()
         socket.send_fds(_forker(), [request], [output.fileno(), theirs.fileno()])
-    return ForkedProcess(int(status.recv(16)), status)
+    if pid := status.recv(16):
+        return ForkedProcess(int(pid), status)
+    status.close()
+    raise RuntimeError("the program that forks has ended: can the services be imported?")
 
 
 def _forker() -> socket.socket:

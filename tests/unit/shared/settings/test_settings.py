@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from shared.domain.errors import Misconfigured
 from shared.settings import (
@@ -21,6 +22,7 @@ from shared.settings import (
 from shared.settings.__main__ import main as write_table
 from shared.settings.__main__ import table
 from shared.settings.load import SERVICES, variable
+from shared.settings.values import Duration, format_duration
 from shared.web.version import VERSION
 
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -409,3 +411,10 @@ def test_receivers_may_be_in_the_private_networks_that_are_listed():
 
     assert guard.refusal("10.0.1.1") is None
     assert guard.refusal("10.1.0.1")
+
+
+@pytest.mark.parametrize(
+    "text", ["0.00005 s", "86399.999 s", "29.99999 s", "0.1 s", "1 d", "90 s", "0 s"]
+)
+def test_a_duration_is_shown_as_it_is_read(text: str) -> None:
+    assert format_duration(TypeAdapter(Duration).validate_python(text)) == text

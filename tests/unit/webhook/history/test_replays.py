@@ -306,31 +306,37 @@ async def test_the_replay_of_a_deleted_subscription_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "field"),
     [
-        {},
-        {"event_ids": []},
-        {"event_ids": ["a"], "since": "2026-01-02T00:00:00Z"},
-        {"failed": True, "event_ids": ["a"]},
-        {"failed": False},
-        {"until": "2026-01-02T00:00:00Z"},
-        {"since": "2026-01-02T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
-        {"since": "2027-01-02T00:00:00Z"},
-        {"since": "yesterday"},
-        {"device": "MAC"},
-        {"event_ids": ["a"] * 1001},
-        {"event_ids": ["\ud800"]},
-        {"since": "2026-01-02T00:00:00Z", "device": "\ud800"},
-        {"since": "2026-01-02T00:00:00Z", "device": "D" * 257},
-        {"every": True},
+        ({}, "since"),
+        ({"event_ids": []}, "event_ids"),
+        ({"event_ids": ["a"], "since": "2026-01-02T00:00:00Z"}, "since"),
+        ({"failed": True, "event_ids": ["a"]}, "failed"),
+        ({"failed": False}, "since"),
+        ({"until": "2026-01-02T00:00:00Z"}, "since"),
+        ({"event_ids": ["a"], "device": "MAC"}, "since"),
+        ({"since": "2026-01-02T00:00:00Z", "until": "2026-01-02T00:00:00Z"}, "until"),
+        ({"since": "2027-01-02T00:00:00Z"}, "since"),
+        ({"since": "2027-01-02T00:00:00Z", "until": "2027-01-03T00:00:00Z"}, "since"),
+        ({"since": "yesterday"}, "since"),
+        ({"device": "MAC"}, "since"),
+        ({"event_ids": ["a"] * 1001}, "event_ids"),
+        ({"event_ids": ["\ud800"]}, "event_ids[0]"),
+        ({"since": "2026-01-02T00:00:00Z", "device": "\ud800"}, "device"),
+        ({"since": "2026-01-02T00:00:00Z", "device": "D" * 257}, "device"),
+        ({"every": True}, "every"),
     ],
 )
-async def test_a_replay_that_says_nothing_clear_is_refused(asked: object) -> None:
+async def test_a_replay_that_says_nothing_clear_is_refused_by_the_name_of_its_key(
+    asked: object, field: str
+) -> None:
     world = World()
 
     status, answer = await world.ask("POST", "/1/replay", asked)
 
     assert status == 400, answer
+    assert [fault["path"] for fault in answer["faults"]] == [field]
+    assert answer["error"].startswith(f"{field}: expected ")
     assert world.replays.stored == {}
 
 

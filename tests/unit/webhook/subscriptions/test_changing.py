@@ -51,10 +51,12 @@ def stored(api: WebhookApi) -> Subscription:
         ({"topics": None}, replace(FULL, topics=frozenset({"mdm.*"}))),
         ({"ca": None}, replace(FULL, ca=None)),
         (
-            {"filters": {"statuses": ["E"], "serial_numbers": None}},
+            {"filters": {"statuses": ["NotNow"], "serial_numbers": None}},
             replace(
                 FULL,
-                filters=replace(FULL.filters, statuses=frozenset("E"), serial_numbers=frozenset()),
+                filters=replace(
+                    FULL.filters, statuses=frozenset({"NotNow"}), serial_numbers=frozenset()
+                ),
             ),
         ),
         ({"filters": None}, replace(FULL, filters=EventFilters())),
@@ -357,7 +359,7 @@ async def test_only_so_many_secrets_sign_at_once() -> None:
     ("body", "error"),
     [
         ({"keep_former_for": "31 d"}, "keep_former_for: expected a duration from 0 s to 30 d"),
-        ({"keep_former_for": None}, "keep_former_for: expected a duration from 0 s to 30 d"),
+        ({"keep_former_for": "P1D"}, "keep_former_for: expected a duration from 0 s to 30 d"),
         ({"secret": "x"}, "secret: expected whsec_ and the base64 of 24 to 64 bytes"),
         ({"keep": "1 h"}, "keep: expected no such key"),
     ],
@@ -367,6 +369,15 @@ async def test_a_rotation_that_cannot_be_made_is_refused(body: object, error: st
 
     assert status == 400
     assert answer["error"].startswith(error)
+
+
+async def test_null_in_a_rotation_is_the_default() -> None:
+    api = WebhookApi(FULL)
+
+    status, _ = await api.ask("POST", "/1/secret", {"secret": None, "keep_former_for": None})
+
+    assert status == 200
+    assert signing(api)[-1][1] == timedelta(hours=24)
 
 
 @pytest.mark.parametrize("how", ["pause", "url", "name"])
