@@ -6,6 +6,7 @@ protocol."""
 
 from collections.abc import Iterable
 from enum import Enum, auto
+from http import HTTPStatus
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -18,6 +19,16 @@ class Section(Enum):
 
 class FramingRefused(Exception):
     """Ends the parsing of a request whose ends, or whose proxies, could be disputed."""
+
+
+class TooMuch(Exception):
+    """Ends the parsing of what has more headers, or more requests in one go, than we take."""
+
+
+def last_answer(status: int) -> bytes:
+    """The answer that ends a connection, without a body."""
+    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    return f"{line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode("ascii")
 
 
 def check_framing(version: str, headers: Headers, *, upgrades: bool) -> None:

@@ -267,6 +267,19 @@ async def test_a_trailer_of_lines_is_refused_at_the_first(server: Running):
     assert answers(raw) == [400]
 
 
+async def test_a_body_in_chunks_of_a_byte_holds_nobody_up(server: Running):
+    """Chunk by chunk, each connection would hold the event loop for 25 ms and more at once."""
+    request = b"PUT /mdm/connect HTTP/1.1\r\nhost: x\r\n" + CHUNKED
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(server.http)) for _ in range(3)]
+        for _, writer in clients:
+            writer.write(request + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n" + HIDDEN)
+
+        for reader, _ in clients:
+            assert await answer(reader) == (200, b"40000")
+            assert (await answer(reader))[0] == 200
+
+
 # --- bytes that reach nobody --------------------------------------------------------------------
 
 

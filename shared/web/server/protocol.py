@@ -7,21 +7,20 @@ is answered, and the connection closes behind them if more come; a client that t
 for a minute is cut off; a connection on which nothing happens ends.
 
 What is no clean HTTP gets 400, and nothing behind it on that connection is read, so that a proxy and we
-never disagree about where a request begins. What follows the headers changes nothing: a trailer is
-refused, since a proxy that strips headers may let trailers pass. Each request has one answer: what is
-wrong with one takes nothing of the answers before it, and once its own answer has begun, the connection
-closes. When the client is gone, each request of its connection knows.
+never disagree about where a request begins. What follows the headers changes nothing: a trailer is refused,
+since a proxy that strips headers may let trailers pass. Each request has one answer: what is wrong with one
+takes nothing of the answers before it, and once its own answer has begun, the connection closes. When the
+client is gone, each request of its connection knows.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from shared.web.framing import FramingRefused, Section, check_framing
+from shared.web.framing import FramingRefused, Section, TooMuch, check_framing, last_answer
 from shared.web.server.connections import AnswerWatch, Connections, GentleEnd, Handshake
 
 HEADER_LIMIT = 128 * 1024
@@ -41,10 +40,6 @@ TakeWhole = Callable[[RequestResponseCycle, StartTask], bool]
 """Begins a request whose body is there. False: it must be started as any other, and nothing was done."""
 
 
-class TooMuch(Exception):
-    """Ends the parsing from within a callback of the parser."""
-
-
 class BoundedHttpProtocol(HttpToolsProtocol):
     header_deadline = timedelta(seconds=30)
     body_deadline = timedelta(seconds=60)
@@ -56,14 +51,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """The connections of its listener."""
     handshake: Handshake | None = None
     """The handshake before it, of a listener with TLS."""
-
     whole: Mapping[tuple[str, bytes], TakeWhole] = {}
     """Begins requests that came in one piece, by method and raw path."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _header_bytes = 0
-    _unheard_bytes = 0
-    _body_bytes = 0
+    _header_bytes = _unheard_bytes = _body_bytes = 0
     _body_time = timedelta()
     _section = Section.BETWEEN
     _was_heard = False
@@ -75,6 +67,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _is_refused = False
     _unparsable = 400
     _refusal_behind_answers: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # type: ignore[method-assign,assignment]
+        super().__init__(*args, **kwargs)  # its parser looks for `on_body`
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # As uvicorn's own: asyncio hands a stream protocol a Transport.
@@ -116,6 +113,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._was_heard = False
         super().data_received(data)
+        if self._pieces and not self._is_refused:
+            self._take_body()
         if self._begun is not None:
             self._begin(self._begun)
         if self._is_refused:
@@ -214,12 +213,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes, self._body_time = 0, timedelta()
         self._expect(None)
 
-    def on_body(self, body: bytes) -> None:
+    def _take_body(self) -> None:
+        """All that came at once: chunk by chunk, a body of tiny ones would hold the event loop."""
+        body = b"".join(self._pieces)
+        self._pieces.clear()
         self._was_heard = True
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._pieces:
+            self._take_body()
         self._was_heard = True
         self._section = Section.BETWEEN
         self._expect(None)
@@ -288,10 +292,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._answer.watch()
             return
         if status is not None:
-            line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
-            self.transport.write(
-                f"{line}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode("ascii")
-            )
+            self.transport.write(last_answer(status))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._answer.watch()

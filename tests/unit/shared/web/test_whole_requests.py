@@ -253,6 +253,27 @@ async def test_requests_that_came_together_are_answered_in_order(world: World):
     assert world.ways == ["whole", "task", "task"]
 
 
+async def test_chunks_that_came_at_once_are_taken_as_one(world: World):
+    taken: list[bytes] = []
+    world.outcome = BadRequest("no")
+    head = b"PUT /elsewhere HTTP/1.1\r\nHost: mdm\r\nTransfer-Encoding: chunked\r\n\r\n"
+    world.protocol.data_received(head + b"1\r\nx\r\n" * 1000)
+    cycle = world.protocol.cycle
+    cycle.message_event.clear()
+    assert bytes(cycle.body) == b"x" * 1000
+
+    class Body(bytearray):
+        def __iadd__(self, more: Any) -> Any:
+            taken.append(bytes(more))
+            return super().__iadd__(more)
+
+    cycle.body = Body()
+    world.protocol.data_received(b"1\r\ny\r\n" * 1000 + b"0\r\n\r\n")
+
+    assert taken == [b"y" * 1000]
+    assert not cycle.more_body and cycle.message_event.is_set()
+
+
 async def test_too_many_requests_are_told_to_come_again(world: World):
     world.edge.under_way.count = world.edge.under_way.most
 
