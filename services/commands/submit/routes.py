@@ -44,10 +44,11 @@ from shared.web.api.audit import describe
 from shared.web.api.auth import ApiAuth
 from shared.web.api.openapi import Responses, Said, errors, ok
 from shared.web.api.requests import SMALL, Parsing
-from shared.web.api.route import DirectApiRoute
+from shared.web.api.route import DirectApiRoute, refuse_unknown
 from shared.web.body import read_body, until_gone
 
 TAG = {"name": "commands", "description": "Queue commands for devices, see and clear their queues."}
+_QUERY = frozenset({WAIT})
 _NO_SUCH_COMMAND: Said = {
     404: ("No such command.", "request_type: no command has this name (nearest: DeviceLock)")
 }
@@ -73,6 +74,7 @@ def submit_routes(
         """The keys are Apple's in snake_case, at the top; or Apple's own in `Command`. A
         `command_uuid` of your own, or an `Idempotency-Key`, makes the request safe to repeat. With
         `udids` it is a job: the answer comes once it is finished, 202 if that takes long."""
+        _refuse_query(request)
         caller = request.state.caller
         by_key = uuid_by_key(request.headers.getlist(IDEMPOTENCY_KEY), caller.name)
         body = await _read(request, json_limit(service.max_size))
@@ -131,6 +133,14 @@ def submit_routes(
     return routes
 
 
+def _refuse_query(request: Request) -> None:
+    """Raises BadRequest for a term in the query, where it would be lost: a command that is to live for a
+    second would wait without end."""
+    # Most requests have no query, and to read none costs as much as a key's check.
+    if request.scope["query_string"]:
+        refuse_unknown(request.query_params, _QUERY, "; all else goes into the body")
+
+
 def json_limit(max_size: int) -> int:
     """Bytes of a request in JSON whose command may be so large: it has profiles in base64."""
     return max_size * 3 // 2
@@ -145,7 +155,6 @@ async def _read(request: Request, limit: int) -> bytes:
 
 async def _submit(service: SubmitService, request: Request, command: PreparedCommand) -> JsonAnswer:
     describe(request, command.targets, command.command.request_type)
-    # Most requests have no query, and to read none costs as much as a key's check.
     wait = request.query_params.get(WAIT) if request.scope["query_string"] else None
     gone = partial(until_gone, request)
     return JsonAnswer(*await service.submit(command, request.state.caller, wait, gone))

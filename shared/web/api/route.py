@@ -150,11 +150,11 @@ def names_of(route: APIRoute) -> frozenset[str] | None:
     return frozenset(found)
 
 
-def refuse_unknown(given: QueryParams, known: frozenset[str]) -> None:
+def refuse_unknown(given: QueryParams, known: frozenset[str], advice: str = "") -> None:
     """Raises BadRequest, which names the parameters and the nearest ones that are known."""
     unknown = [name for name in dict.fromkeys(given) if name not in known][:MOST_NAMED]
     if unknown:
-        faults = [Fault(name[:_SHOWN], _expected(name, known)) for name in unknown]
+        faults = [Fault(name[:_SHOWN], _expected(name, known) + advice) for name in unknown]
         raise BadRequest(f"{faults[0].path}: expected {faults[0].expected}", faults)
 
 

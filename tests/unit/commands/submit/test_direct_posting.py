@@ -154,6 +154,9 @@ BY_WORDS: dict[str, list[Sent]] = {
             b"wait",
             b"%77ait=x",
             b"other=1",
+            b"priority=3&ttl=1",
+            b"wait=1&ttl=1",
+            b"=1&%ff",
         )
     ],
     "methods": [

@@ -209,6 +209,20 @@ async def test_a_retry_of_what_was_answered_meanwhile_hears_of_it(client: Client
     assert (status, answer["command"]["state"]) == (200, "error")
 
 
+@pytest.mark.parametrize("query", ["ttl=1&priority=3", "TTL=1", "wait=2&ttl=1", "foo=1", "waits=1"])
+async def test_a_term_in_the_query_queues_nothing_and_is_said_to_go_into_the_body(
+    client: Client, query: str
+) -> None:
+    status, answer = await client.post(f"/v1/commands?{query}")
+
+    names = [each.partition("=")[0] for each in query.split("&")]
+    assert status == 400
+    assert [each["path"] for each in answer["faults"]] == [n for n in names if n != "wait"]
+    assert answer["faults"][0]["expected"].startswith("a known query parameter")
+    assert answer["faults"][0]["expected"].endswith("; all else goes into the body")
+    assert client.world.queue.entries == {}
+
+
 @pytest.mark.parametrize("wait", ["0", "121", "soon"])
 async def test_a_wait_that_is_none_queues_nothing(client: Client, wait: str) -> None:
     status, answer = await client.post(f"/v1/commands?wait={wait}")
