@@ -1,12 +1,13 @@
 """`python -m services NAME`: run one service, or all, or a command that does one thing and ends.
 
 Exit codes: 0 ended as asked, 2 a setting or an argument cannot be used (one line says which),
-1 something else failed.
+1 something else failed, or its output was not read to the end.
 """
 
 import argparse
 import asyncio
 import os
+import select
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,13 +74,29 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        return 1
     except (MdmError, ExceptionGroup) as exc:
         error = _first(exc, Misconfigured) or _first(exc, MdmError)
         if error is None:
             raise
         sys.stderr.write(f"macromdm: {error}\n")
         return 2 if isinstance(error, Misconfigured) else 1
+
+
+def _is_read() -> bool:
+    """False once the reader of our output is gone, as in `list | head -1`: nothing more is printed."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not output.poll(0):
+        return True
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    return False
 
 
 async def _within(deadline: timedelta | None, work: Awaitable[None]) -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from services.webhook.history.schemas import DEAD, MOST_EVENTS, WAITING
 from shared.chunks import chunked
 from shared.domain.errors import BadRequest, Misconfigured, Unavailable
 from shared.settings import AllSettings
+from shared.settings.load import name_in_use
 from shared.web.api.requests import MOST_OF_PAGE
 
 ROUTE = "/v1/webhooks"
@@ -60,14 +62,15 @@ async def run(given: argparse.Namespace, environ: Mapping[str, str]) -> None:
     url = given.server or (
         settings.public_url if settings.tls_cert else f"http://{settings.http.reachable}"
     )
+    key, key_from = _api_key(settings, environ)
     async with httpx.AsyncClient(
         base_url=_checked(url),
-        auth=("micromdm", _api_key(settings)),
+        auth=("micromdm", key),
         verify=ssl.create_default_context(),
         timeout=_TIMEOUT.total_seconds(),
         trust_env=False,
     ) as http:
-        await DeliveriesCommand(http, sys.stdout).run(given)
+        await DeliveriesCommand(http, sys.stdout, key_from).run(given)
 
 
 def _checked(url: str) -> httpx.URL:
@@ -77,26 +80,32 @@ def _checked(url: str) -> httpx.URL:
             return checked
     except httpx.InvalidURL:
         pass
-    raise BadRequest(f"deliveries: --server: {url} is no URL as https://mdm.example.com")
+    raise Misconfigured(f"deliveries: --server: {url} is no URL as https://mdm.example.com")
 
 
-def _api_key(settings: AllSettings) -> str:
+def _api_key(settings: AllSettings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The key, and the setting or file that has it."""
     if settings.api_keys:
-        return settings.api_keys[0].get_secret_value()
+        name = name_in_use("api_key", AllSettings, environ)
+        return settings.api_keys[0].get_secret_value(), name
     kept = settings.data_dir / API_KEY_FILE
     try:
-        return kept.read_text().strip()
+        return kept.read_text().strip(), str(kept)
     except OSError:
         raise Misconfigured(f"MDM_API_KEY: is not set, and there is no {kept}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveriesCommand:
+    """`key_from`: the setting or file that has the API key."""
+
     http: httpx.AsyncClient
     out: TextIO
+    key_from: str = "MDM_API_KEY"
 
     async def run(self, given: argparse.Namespace) -> None:
-        """Raises BadRequest for what the server or we refuse, Unavailable where it does not answer."""
+        """Raises Misconfigured for arguments that make no sense and for a wrong key, BadRequest for what the
+        server refuses, Unavailable where it does not answer."""
         _check(given)
         action, ids = given.action, given.ids
         if action == "list":
@@ -141,7 +150,7 @@ class DeliveriesCommand:
         for id in ids:
             webhook, colon, event = id.rpartition(":")
             if not colon:
-                raise BadRequest(f"deliveries {action}: {id} is no id that `list` shows")
+                raise Misconfigured(f"deliveries {action}: {id} is no id that `list` shows")
             wanted[webhook].append(event)
         requests: list[tuple[str, Answer]] = [
             (webhook, {"event_ids": chunk})
@@ -200,6 +209,9 @@ class DeliveriesCommand:
         try:
             said = answer.json()
             error = "" if answer.is_success and field in said else said["error"]
+            # Of a 401, MicroMDM's word: the detail says why.
+            if answer.status_code == HTTPStatus.UNAUTHORIZED:
+                raise Misconfigured(f"{self.key_from}: {said['detail']} ({where})")
         except (ValueError, KeyError, TypeError):
             error = f"{where} answered {answer.status_code}, and not as MacroMDM does: see --server"
         if error:
@@ -219,11 +231,11 @@ def _check(given: argparse.Namespace) -> None:
     action = given.action
     for option, owner in _OPTIONS.items():
         if action != owner and getattr(given, option):
-            raise BadRequest(f"deliveries {action}: takes no --{option}")
+            raise Misconfigured(f"deliveries {action}: takes no --{option}")
     if given.ids and action == "list":
-        raise BadRequest("deliveries list: takes no ids")
+        raise Misconfigured("deliveries list: takes no ids")
     if action in _NEEDED and not given.ids:
-        raise BadRequest(f"deliveries {action}: name {_NEEDED[action]}")
+        raise Misconfigured(f"deliveries {action}: name {_NEEDED[action]}")
 
 
 def _path(webhook: str, rest: str) -> str:

@@ -132,4 +132,4 @@ class UpstreamFailed(MdmError):
 
 
 class Misconfigured(MdmError):
-    """A setting cannot be used; the message names it and says what to do."""
+    """A setting or an argument cannot be used; the message names it and says what to do."""

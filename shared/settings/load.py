@@ -89,6 +89,12 @@ def is_secret(declared: FieldInfo) -> bool:
     return "SecretStr" in str(declared.annotation)
 
 
+def name_in_use(field: str, cls: type[ServiceSettings], environ: Mapping[str, str]) -> str:
+    """The variable that gives a setting; ours where none does."""
+    found = _look_up(field, cls.model_fields[field], environ)
+    return variable(field) if found is None else found[0]
+
+
 def _look_up(field: str, declared: FieldInfo, environ: Mapping[str, str]) -> tuple[str, str] | None:
     name = variable(field)
     file_name = f"{name}_FILE"

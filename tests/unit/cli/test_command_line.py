@@ -1,8 +1,12 @@
 """`python -m services`: the table of commands."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +33,31 @@ def test_an_unusable_setting_is_exit_code_2(capsys: pytest.CaptureFixture[str]) 
     assert main(["checkin", "--check-config"], {"MDM_HTTP": "x"}) == 2
 
     assert capsys.readouterr().err.startswith("macromdm: MDM_HTTP: must be host:port")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_went_away_ends_a_command_without_a_traceback(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = ["identity", "--name", "device", "--out", str(tmp_path / "ids")]
+    with open(writer, "wb") as pipe:
+        ended = subprocess.run(
+            [sys.executable, "-m", "services", *line],
+            env={
+                **os.environ,
+                "MDM_DATA_DIR": str(tmp_path / "data"),
+                "PYTHONUNBUFFERED": unbuffered,
+            },
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert "BrokenPipe" not in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,18 @@ async def test_events_and_dead_letters_are_replayed() -> None:
         (["skip", "config:e1", "--until", "2026-01-01T00:00:00Z"], "--until"),
         (["list", "--since", "2026-01-01T00:00:00Z"], "--since"),
         (["replays", "w1", "--failed"], "--failed"),
+    ],
+)
+async def test_arguments_that_make_no_sense_are_refused_before_the_server_is_asked(
+    arguments: list[str], named: str
+) -> None:
+    with pytest.raises(Misconfigured, match=named):
+        await said(await holding(), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
         (["replay", "../w1/test", "e1"], "there is no webhook ../w1/test"),
         (["replay", "..", "e1"], r"there is no webhook \.\."),
         (["replays", "w1?x"], r"there is no webhook w1\?x"),
@@ -201,7 +213,7 @@ async def test_events_and_dead_letters_are_replayed() -> None:
         (["retry", "w2:e1"], "there is no webhook w2"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(arguments: list[str], named: str) -> None:
+async def test_what_the_server_refuses_is_said(arguments: list[str], named: str) -> None:
     with pytest.raises(BadRequest, match=named):
         await said(await holding(), *arguments)
 
@@ -262,7 +274,7 @@ async def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
 
-    with pytest.raises(BadRequest, match="--server"):
+    with pytest.raises(Misconfigured, match="--server"):
         await run(parser.parse_args(["list", "--server", url]), {"MDM_API_KEY": "k" * 32})
 
 
@@ -285,6 +297,19 @@ async def test_it_asks_the_server_of_the_settings_with_the_key_of_the_data_folde
 
     with pytest.raises(Unavailable, match=f"no answer from {url}"):
         await run(parser.parse_args(["list", *arguments]), settings)
+
+
+async def test_a_wrong_key_is_said_to_be_wrong_with_the_setting_or_file_that_has_it() -> None:
+    said = {"error": "Unauthorized", "detail": "the API key or token is wrong"}
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    async with answers(lambda _: httpx.Response(401, json=said)) as http:
+        command = DeliveriesCommand(http, io.StringIO(), "MDM_API_KEY_FILE")
+        with pytest.raises(Misconfigured) as refused:
+            await command.run(parser.parse_args(["list"]))
+
+    expected = "MDM_API_KEY_FILE: the API key or token is wrong (http://mdm.example)"
+    assert str(refused.value) == expected
 
 
 async def test_without_a_key_it_says_which_setting_is_missing(tmp_path: Path) -> None:

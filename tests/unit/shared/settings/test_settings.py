@@ -21,7 +21,7 @@ from shared.settings import (
 )
 from shared.settings.__main__ import main as write_table
 from shared.settings.__main__ import table
-from shared.settings.load import SERVICES, variable
+from shared.settings.load import SERVICES, name_in_use, variable
 from shared.settings.values import Duration, format_duration
 from shared.web.version import VERSION
 
@@ -170,6 +170,7 @@ def test_micromdms_names_serve_where_ours_are_not_set():
 
     assert settings.public_url == "https://mdm.example.org"
     assert settings.api_keys[0].get_secret_value() == "an-older-key-that-is-long"
+    assert name_in_use("api_key", AllSettings, older) == "MICROMDM_API_KEY"
     assert settings.webhook_url.get_secret_value() == "https://hook.example.org/in"
     assert settings.http.port == 1234
 
@@ -178,9 +179,12 @@ def test_a_secret_may_stand_in_a_mounted_file(tmp_path: Path):
     file = tmp_path / "key"
     file.write_text("a-key-from-a-mounted-file\n")
 
-    settings = load(AllSettings, {"MDM_API_KEY_FILE": str(file)})
+    environ = {"MDM_API_KEY_FILE": str(file)}
+
+    settings = load(AllSettings, environ)
 
     assert settings.api_keys[0].get_secret_value() == "a-key-from-a-mounted-file"
+    assert name_in_use("api_key", AllSettings, environ) == "MDM_API_KEY_FILE"
 
 
 def test_several_keys_are_good_at_once():
