@@ -16,6 +16,8 @@ from shared.telemetry.metrics import PushOutcome
 
 log = structlog.get_logger()
 
+_INSTALL = "install one by PUT /v1/config/certificate, or name it in MDM_PUSH_CERT and MDM_PUSH_KEY"
+
 PAUSE = timedelta(minutes=15)
 PROBE = timedelta(minutes=1)
 """The others wait so long for the outcome of a probe."""
@@ -65,6 +67,14 @@ class Stops:
         self._show(len(self._stops))
 
 
+def _missing(topic: str) -> str:
+    if not topic:
+        return (
+            f"no push certificate: {_INSTALL}, and enroll the device again, which has no topic yet"
+        )
+    return f"no push certificate for topic {topic[:100]}: {_INSTALL}"
+
+
 class Topics:
     """The stopped topics of our certificates; `certified` may change all the time."""
 
@@ -81,7 +91,7 @@ class Topics:
             if topic not in self._logged and len(self._logged) < MOST_LOGGED:
                 self._logged.add(topic)
                 log.warning("push_certificate_missing", topic=topic)
-            return NoCertificate(f"no push certificate for topic {topic[:100]}")
+            return NoCertificate(_missing(topic))
         reason = None if urgent else self._stops.reason(topic)
         return None if reason is None else TopicRefused(reason)
 

@@ -189,7 +189,26 @@ async def test_an_id_of_several_enrollments_is_409_and_names_them(served: Served
 async def test_a_topic_without_a_certificate_is_503_and_named(served: Served) -> None:
     served.enroll(target=PushTarget("com.apple.mgmt.other", b"token", "magic"))
 
-    assert await error_of(served) == (503, "no push certificate for topic com.apple.mgmt.other")
+    status, error = await error_of(served)
+
+    assert status == 503
+    assert error.startswith(
+        "no push certificate for topic com.apple.mgmt.other: install one by PUT"
+    )
+
+
+async def test_a_device_that_enrolled_without_a_certificate_is_503_with_what_to_do(
+    served: Served,
+) -> None:
+    served.enroll(target=PushTarget("", b"token", "magic"))
+
+    status, error = await error_of(served)
+
+    assert status == 503
+    assert error.startswith(
+        "no push certificate: install one by PUT /v1/config/certificate, or name"
+    )
+    assert error.endswith("and enroll the device again, which has no topic yet")
 
 
 @pytest.mark.parametrize(
