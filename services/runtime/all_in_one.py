@@ -22,7 +22,7 @@ async def run(settings: AllSettings, metrics: Metrics) -> None:
     is_kept = settings.api_key is None
     settings = with_api_key(settings)
 
-    def greet() -> None:
+    async def greet() -> None:
         # The key itself goes to a person, never into a log file; port 0 has become another.
         addresses = {
             "http": Address(settings.http.host, server.main.port),
@@ -30,6 +30,7 @@ async def run(settings: AllSettings, metrics: Metrics) -> None:
         }
         lines = greeting(
             settings.model_copy(update=addresses),
+            webhooks=await program.count_webhooks(),
             key_is_kept=is_kept,
             shows_key=sys.stdout.isatty(),
         )
@@ -49,21 +50,32 @@ def with_api_key(settings: AllSettings) -> AllSettings:
     return settings.model_copy(update={"api_key": SecretStr(key)})
 
 
-def greeting(settings: AllSettings, *, key_is_kept: bool, shows_key: bool) -> list[str]:
-    """The banner of `services all`, once the port is open."""
+def greeting(
+    settings: AllSettings, *, webhooks: int | None, key_is_kept: bool, shows_key: bool
+) -> list[str]:
+    """The banner of `services all`, once the port is open. `webhooks`: how many were made by API; None: not
+    known."""
     scheme = "https" if settings.tls_cert else "http"
-    webhook = "nowhere yet: set MDM_WEBHOOK_URL=https://your.receiver/path and start again"
-    if settings.webhook_url is not None:
-        webhook = without_credentials(settings.webhook_url.get_secret_value())
     where = f"in {settings.data_dir / API_KEY_FILE}" if key_is_kept else "as in MDM_API_KEY"
     lines = [
         f"MacroMDM listens on  {scheme}://{settings.http.reachable} (API described at /docs)",
         f"Devices reach it at  {settings.public_url}",
         f"API user and key     micromdm, {where}",
-        f"Events go to         {webhook}",
+        f"Events go to         {_receivers(settings, webhooks)}",
         f"Data folder          {settings.data_dir.resolve()}",
         f"Health and metrics   http://{settings.ops_http.reachable}/readyz and /metrics",
     ]
     if key_is_kept and shows_key:
         lines.insert(3, f"                     {settings.api_keys[0].get_secret_value()}")
     return lines
+
+
+def _receivers(settings: AllSettings, webhooks: int | None) -> str:
+    found = []
+    if settings.webhook_url is not None:
+        found.append(without_credentials(settings.webhook_url.get_secret_value()))
+    if webhooks != 0:
+        count = f"{webhooks or 'the'} webhook{'' if webhooks == 1 else 's'}"
+        found.append(f"{count} made by POST /v1/webhooks")
+    nowhere = "nowhere yet: make a webhook by POST /v1/webhooks, or set MDM_WEBHOOK_URL"
+    return ", and to ".join(found) or nowhere

@@ -5,6 +5,8 @@ from importlib import import_module
 
 from services.runtime.adapters import PartsOfProcess
 from shared.concurrency.clock import SystemClock
+from shared.domain.errors import Unavailable
+from shared.domain.subscription import SubscriptionState
 from shared.security.authority import open_authority
 from shared.settings import SERVICES, ServiceSettings
 from shared.telemetry.metrics import Metrics
@@ -50,6 +52,15 @@ class ServicesProgram:
             # Before "not now, so call again": a damaged store does not come back.
             self._parts.check()
         return list(self._built.values())
+
+    async def count_webhooks(self) -> int | None:
+        """The subscriptions that were made by API; None while the store does not say."""
+        adapters = await self._parts.open()
+        try:
+            found = await adapters.stores.subscriptions().all()
+        except Unavailable:
+            return None
+        return sum(each.state is not SubscriptionState.DELETED for each in found)
 
     async def watch(self) -> None:
         await self._parts.watch()

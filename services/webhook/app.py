@@ -139,7 +139,8 @@ def _partitions_feature(
         await subscribers.was_read.wait()
         if not subscribers.current():
             log.warning(
-                "webhook_disabled", reason="nobody subscribes, and MDM_WEBHOOK_URL is not set"
+                "no_webhooks",
+                reason="none was made by POST /v1/webhooks, and MDM_WEBHOOK_URL is not set",
             )
         await partitions.run()
 

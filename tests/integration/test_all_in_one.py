@@ -25,13 +25,21 @@ async def test_a_newcomer_can_go_on_from_what_the_first_start_says(tmp_path: Pat
         async with httpx.AsyncClient(auth=("micromdm", key)) as client:
             listed = await client.post(f"http://127.0.0.1:{installation.port}/v1/devices")
             docs = await client.get(f"http://127.0.0.1:{installation.port}/docs")
+            made = {"url": "http://127.0.0.1:9/", "name": "first"}
+            url = f"http://127.0.0.1:{installation.port}/v1/webhooks"
+            subscribed = await client.post(url, json=made)
         process.terminate()
         code, _ = await ended(process)
+    async with installation.serving() as (_, said_then):
+        pass
 
     assert key not in said
     assert f"http://127.0.0.1:{installation.port}" in said
     assert (listed.status_code, listed.json()) == (200, {"devices": []})
     assert docs.status_code == 200
+    assert "nowhere yet" in said
+    assert subscribed.status_code == 201
+    assert "1 webhook made by" in said_then
     assert code == 0
 
 

@@ -180,12 +180,15 @@ async def main(when: str, *faults: str) -> None:
     def say_ports() -> None:
         print(json.dumps({"http": server.main.port, "ops": server.ops.port}), flush=True)
 
+    async def on_open() -> None:
+        say_ports()
+
     server = Server(
         TinyProgram(faults),
         settings,
         Metrics(),
         opens_when_ready=when == "when_ready",
-        on_open=say_ports,
+        on_open=on_open,
     )
     if when == "at_once":
         say_ports()

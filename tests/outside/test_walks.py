@@ -91,7 +91,11 @@ async def serving(folder: Path, authority: FleetAuthority) -> AsyncIterator[str]
     )
     metrics, opened = Metrics(), asyncio.Event()
     program = ServicesProgram(ALL_SERVICES, settings, metrics)
-    server = Server(program, settings, metrics, opens_when_ready=True, on_open=opened.set)
+
+    async def on_open() -> None:
+        opened.set()
+
+    server = Server(program, settings, metrics, opens_when_ready=True, on_open=on_open)
     running = asyncio.create_task(server.run())
     try:
         async with asyncio.timeout(30):

@@ -107,7 +107,7 @@ class Server:
         metrics: Metrics,
         *,
         opens_when_ready: bool = False,
-        on_open: Callable[[], None] = lambda: None,
+        on_open: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         check_tls(tls_of(settings))
         self._program = program
@@ -180,7 +180,8 @@ class Server:
             gc.collect()
             gc.freeze()
             gc.set_threshold(YOUNG_OBJECTS, YOUNG_TOGETHER, OLD_AFTER)
-            self._on_open()
+            if self._on_open is not None:
+                await self._on_open()
 
     async def _built(self) -> Sequence[Service]:
         while True:

@@ -51,8 +51,8 @@ def test_the_key_itself_is_shown_only_on_a_terminal(tmp_path: Path):
     settings = with_api_key(AllSettings(data_dir=tmp_path))
     key = settings.api_keys[0].get_secret_value()
 
-    logged = "\n".join(greeting(settings, key_is_kept=True, shows_key=False))
-    shown = "\n".join(greeting(settings, key_is_kept=True, shows_key=True))
+    logged = "\n".join(greeting(settings, webhooks=0, key_is_kept=True, shows_key=False))
+    shown = "\n".join(greeting(settings, webhooks=0, key_is_kept=True, shows_key=True))
 
     assert key not in logged
     assert key in shown
@@ -62,7 +62,9 @@ def test_the_key_itself_is_shown_only_on_a_terminal(tmp_path: Path):
 def test_a_key_that_is_given_is_never_shown(tmp_path: Path):
     settings = AllSettings(data_dir=tmp_path, api_key="a-key-that-is-long-enough")
 
-    assert "long-enough" not in "\n".join(greeting(settings, key_is_kept=False, shows_key=True))
+    assert "long-enough" not in "\n".join(
+        greeting(settings, webhooks=0, key_is_kept=False, shows_key=True)
+    )
 
 
 def test_the_webhook_is_shown_without_credentials(tmp_path: Path):
@@ -72,16 +74,30 @@ def test_the_webhook_is_shown_without_credentials(tmp_path: Path):
         webhook_url="https://user:hunter2@hook.test:444/in?token=hunter2",
     )
 
-    said = "\n".join(greeting(settings, key_is_kept=False, shows_key=False))
+    said = "\n".join(greeting(settings, webhooks=0, key_is_kept=False, shows_key=False))
 
     assert "https://hook.test:444/in" in said
     assert "hunter2" not in said
 
 
-def test_without_a_webhook_it_says_how_to_set_one(tmp_path: Path):
-    settings = with_api_key(AllSettings(data_dir=tmp_path))
+@pytest.mark.parametrize(
+    ("url", "webhooks", "said"),
+    [
+        (None, 0, "nowhere yet: make a webhook by POST /v1/webhooks, or set MDM_WEBHOOK_URL"),
+        (None, 1, "1 webhook made by POST /v1/webhooks"),
+        (None, None, "the webhooks made by POST /v1/webhooks"),
+        ("https://h/", 0, "https://h/"),
+        ("https://h/", 2, "https://h/, and to 2 webhooks made by POST /v1/webhooks"),
+    ],
+)
+def test_it_says_where_events_go(
+    tmp_path: Path, url: str | None, webhooks: int | None, said: str
+) -> None:
+    settings = with_api_key(AllSettings(data_dir=tmp_path, webhook_url=url))
 
-    assert "MDM_WEBHOOK_URL=" in "\n".join(greeting(settings, key_is_kept=True, shows_key=False))
+    lines = greeting(settings, webhooks=webhooks, key_is_kept=True, shows_key=False)
+
+    assert f"Events go to         {said}" in lines
 
 
 @pytest.mark.parametrize(
