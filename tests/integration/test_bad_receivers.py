@@ -46,7 +46,7 @@ REASONS = {
     "huge": "answered 500",
     "resetting": "the connection was closed without an answer; if it speaks TLS, the webhook's url must "
     "say https://",
-    "redirecting": "answered 307",
+    "redirecting": "answered 307: redirects are not followed",
     "busy": "answered 429",
     "busy for a day": "answered 429",
     "gone": "answered 410",

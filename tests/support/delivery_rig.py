@@ -38,7 +38,7 @@ from tests.support.fakes.queue import FakeCommandQueue
 DEVICE = "MAC"
 PARTITION = partition_of(DEVICE)
 WAITS = [timedelta(seconds=seconds) for seconds in (1, 5, 30)]
-SUBSCRIPTION = Subscription("config", "http://receiver.invalid/")
+SUBSCRIPTION = Subscription("config", "http://receiver.invalid/", name="MDM_WEBHOOK_URL")
 
 
 class Barriers:

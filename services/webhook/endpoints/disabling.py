@@ -74,7 +74,12 @@ class Disabling:
             disabled_at=now,
         )
         if is_disabled:
-            log.warning("subscription_disabled", subscription=subscription.id, reason=reason)
+            log.warning(
+                "subscription_disabled",
+                subscription=subscription.id,
+                name=subscription.name,
+                reason=reason,
+            )
 
     async def _change(self, subscription: Subscription, **changes: Any) -> bool:
         """False: it was changed since it was read, and is looked at again."""

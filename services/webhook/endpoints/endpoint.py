@@ -32,7 +32,7 @@ _NEVER, _ALWAYS = float("-inf"), float("inf")
 
 
 class Endpoint:
-    def __init__(self, name: str, clock: Clock, patience: timedelta = PATIENCE) -> None:
+    def __init__(self, id: str, clock: Clock, patience: timedelta = PATIENCE) -> None:
         self.slots = Slots(clock, patience)
         self.recovered_at = _NEVER
         self.history_at = _NEVER
@@ -42,7 +42,8 @@ class Endpoint:
         """It answered 410."""
         self._is_held = False
         self._known: tuple[SubscriptionState, datetime | None] | None = None
-        self._name = name
+        self._id = id
+        self._name = ""
         self._clock = clock
         self._failures = 0
         """In a row."""
@@ -63,7 +64,7 @@ class Endpoint:
             # A client changed it: what was seen before says nothing of it now.
             self.is_paused, self._failures = False, 0
             self.recovered_at = self._clock.monotonic()
-        self._known = known
+        self._known, self._name = known, subscription.name
         self._is_held = subscription.is_held
         if subscription.state is SubscriptionState.PREPARING:
             self.history_at = _ALWAYS
@@ -143,7 +144,12 @@ class Endpoint:
             return
         if outcome.status == GONE:
             if not self.is_paused or not self._was_heard:
-                log.warning("subscription_paused", subscription=self._name, reason=outcome.reason)
+                log.warning(
+                    "subscription_paused",
+                    subscription=self._id,
+                    name=self._name,
+                    reason=outcome.reason,
+                )
             self.is_paused = True
         elif not self._was_heard:
             self.is_paused = False
@@ -158,7 +164,12 @@ class Endpoint:
         self._ask_at = now + pause.total_seconds()
         if self.is_down and not self._is_known_down:
             self._is_known_down = True
-            log.warning("subscriber_failing", subscription=self._name, reason=outcome.reason)
+            log.warning(
+                "subscriber_failing",
+                subscription=self._id,
+                name=self._name,
+                reason=outcome.reason,
+            )
 
     def _may_probe(self, asks_at: float) -> bool:
         return self._clock.monotonic() >= max(asks_at, self._probed_until)
@@ -167,7 +178,9 @@ class Endpoint:
         if self.is_resting:
             self.recovered_at = now
             seconds = round(self.failing_for.total_seconds())
-            log.info("subscriber_recovered", subscription=self._name, failed_for=seconds)
+            log.info(
+                "subscriber_recovered", subscription=self._id, name=self._name, failed_for=seconds
+            )
         for device in devices:
             if device != self._takes[0][0]:
                 self._takes[1] = self._takes[0]

@@ -39,6 +39,7 @@ _UNBOUNDED = 2**31  # the requests under way are bounded already
 _SHOWN = 40  # characters of a header that cannot be read
 
 GONE = 410
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BUSY = frozenset({429, 503})
 """Answers whose `Retry-After` counts."""
 LONGEST_WAIT = timedelta(hours=1)
@@ -141,6 +142,8 @@ class HttpSender:
         if 200 <= answer.status < 300:
             return AttemptOutcome()
         reason, asked = f"answered {answer.status}", self._asked(subscription, answer)
+        if answer.status in _REDIRECTS:
+            reason += ": redirects are not followed"
         return AttemptOutcome(reason, status=answer.status, asked=asked, answer=answer.text)
 
     async def _reason(self, error: HttpFailure, target: RequestTarget) -> str:

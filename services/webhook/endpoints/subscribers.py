@@ -166,11 +166,25 @@ class Subscribers:
 
     def note_first_failure(self, delivery: Delivery) -> None:
         """Log that a delivery queue begins to wait for this delivery."""
-        self._failures.warning(**_described(delivery))
+        self._failures.warning(**self._described(delivery))
 
     def note_set_aside(self, delivery: Delivery) -> None:
         """Log that a delivery queue goes on without this delivery."""
-        self._set_aside.warning(**_described(delivery))
+        self._set_aside.warning(**self._described(delivery))
+
+    def _described(self, delivery: Delivery) -> dict[str, object]:
+        due = delivery.next_attempt_at
+        known = self._known.get(delivery.queue.subscription)
+        return {
+            "subscription": delivery.queue.subscription,
+            "name": known.name if known else None,
+            "device": delivery.queue.device,
+            "topic": delivery.topic,
+            "event_id": delivery.event_id,
+            "attempt": delivery.attempts,
+            "answer": delivery.last_error,
+            "next_attempt": due.isoformat() if due else None,
+        }
 
     async def _ask(self, subscription: Subscription, item: Item, is_first: bool) -> AttemptOutcome:
         endpoint = self.endpoint(subscription.id)
@@ -216,16 +230,3 @@ class Subscribers:
 
 def _count(item: Item) -> int:
     return len(item.request.events)
-
-
-def _described(delivery: Delivery) -> dict[str, object]:
-    due = delivery.next_attempt_at
-    return {
-        "subscription": delivery.queue.subscription,
-        "device": delivery.queue.device,
-        "topic": delivery.topic,
-        "event_id": delivery.event_id,
-        "attempt": delivery.attempts,
-        "answer": delivery.last_error,
-        "next_attempt": due.isoformat() if due else None,
-    }

@@ -154,7 +154,7 @@ async def test_a_redirect_to_the_inside_is_a_failure_and_not_followed(
         async with RawReceiver(saying(answer % inside.url.encode())) as receiver:
             outcome = await half_guarded.send(made(receiver.url), REQUEST)
 
-        assert outcome.reason == "answered 307"
+        assert outcome.reason == "answered 307: redirects are not followed"
         assert inside.connections == 0
 
 

@@ -245,6 +245,7 @@ async def test_the_first_failure_of_a_queue_is_logged_and_so_is_setting_aside(wo
 
     [first] = [line for line in said if line["event"] == "delivery_failed"]
     assert first["device"] == DEVICE
+    assert (first["subscription"], first["name"]) == ("config", "MDM_WEBHOOK_URL")
     assert (first["topic"], first["event_id"], first["attempt"]) == ("mdm.Connect", "e1", 1)
     assert (first["answer"], first["next_attempt"][:10]) == ("answered 500", "2026-01-02")
     [aside] = [line for line in said if line["event"] == "delivery_set_aside"]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.webhook.endpoints.disabling import DISABLED_AFTER, NOTED_AFTER, Disabling
 from services.webhook.endpoints.endpoint import Endpoint
@@ -12,7 +13,7 @@ from shared.domain.subscription import CONFIG_SUBSCRIPTION, Subscription, Subscr
 from tests.support.fakes.clock import FakeClock, FakeIds
 from tests.support.fakes.subscriptions import FakeSubscriptions
 
-SUBSCRIPTION = Subscription("s", "http://receiver.invalid/", revision="r0")
+SUBSCRIPTION = Subscription("s", "http://receiver.invalid/", name="first", revision="r0")
 REFUSED, TAKEN = AttemptOutcome("answered 500"), AttemptOutcome()
 GONE = AttemptOutcome("answered 410", status=410)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -61,10 +62,12 @@ def world() -> World:
 
 
 async def test_410_disables_at_once(world: World) -> None:
-    await Process(world).hear(GONE)
+    with capture_logs() as logs:
+        await Process(world).hear(GONE)
 
     assert world.stored.state is SubscriptionState.DISABLED
     assert world.stored.state_reason == "answered 410"
+    assert [line["name"] for line in logs if line["event"] == "subscription_disabled"] == ["first"]
     assert world.stored.changed_at == world.stored.disabled_at == world.clock.now()
 
 

@@ -19,7 +19,7 @@ from services.webhook.endpoints.sender import AttemptOutcome
 from shared.domain.subscription import Subscription, SubscriptionState
 from tests.support.fakes.clock import FakeClock
 
-SUBSCRIPTION = Subscription("s", "http://receiver.invalid/")
+SUBSCRIPTION = Subscription("s", "http://receiver.invalid/", name="inventory")
 TAKEN, REFUSED, GONE = (
     AttemptOutcome(),
     AttemptOutcome("answered 500"),
@@ -183,6 +183,7 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over() -> N
 
     assert [line["event"] for line in logs] == ["subscriber_failing", "subscriber_recovered"]
     assert logs[0]["reason"] == "answered 500"
+    assert [(line["subscription"], line["name"]) for line in logs] == [("s", "inventory")] * 2
 
 
 def test_the_devices_whose_events_it_took_are_known() -> None:
