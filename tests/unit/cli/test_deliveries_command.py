@@ -207,7 +207,7 @@ async def test_arguments_that_make_no_sense_are_refused_before_the_server_is_ask
         (["replay", "..", "e1"], r"there is no webhook \.\."),
         (["replays", "w1?x"], r"there is no webhook w1\?x"),
         (["skip", "w2/../w1:e1"], "there is no webhook w2/../w1"),
-        (["replay", "w1"], "expected `event_ids`"),
+        (["replay", "w1"], "or else `event_ids`, or `failed`"),
         (["replay", "w1", "--since", "yesterday"], "since"),
         (["replay", "config", "--failed"], "MDM_WEBHOOK_URL"),
         (["retry", "w2:e1"], "there is no webhook w2"),
