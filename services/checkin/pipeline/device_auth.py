@@ -14,6 +14,7 @@ from shared.domain.errors import BadRequest
 from shared.domain.identity import DeviceCertificate
 from shared.security.client_certificate import ClientCertificateHeader
 from shared.security.identity import DeviceIdentities, described
+from shared.security.signature.cms_forms import NotAtOnce
 from shared.security.signature.signers import Signer, claimed_signer, signer_of
 from shared.telemetry.metrics import Reason
 
@@ -71,7 +72,9 @@ class DeviceAuthentication:
                 return Signer(found[0], found[1:])
             signature = _signature(headers)
             is_small = len(signature) <= SMALL_HEADER and len(body) <= SMALL_BODY
-            return signer_of(signature, body) if is_small else None
+            with suppress(NotAtOnce):
+                return signer_of(signature, body, at_once=True) if is_small else None
+            return None
 
     def prove_at_once(self, signer: Signer) -> Proof | None:
         """None where a thread must examine the certificate. Raises DeviceRefused."""

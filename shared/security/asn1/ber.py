@@ -18,6 +18,8 @@ _CONSTRUCTED, _TAG = 0x20, 0x1F
 _INDEFINITE = 0x80
 _KINDS = {class_ << 6 | tag: (class_, tag) for class_ in range(4) for tag in range(_TAG)}
 """By the first byte of a value, without the bit that says whether it is constructed."""
+_COPIED = frozenset((0x02, 0x04, 0x05, 0x0C, *range(0x12, 0x1F)))
+"""First bytes of numbers, strings and times in one piece: they are read about as fast as copied."""
 _PADDED = re.compile(rb"[\x00-\x7f]\x80")
 """An arc of an object identifier that begins with a zero."""
 
@@ -57,6 +59,45 @@ def split(encoded: bytes, most: int) -> Iterator[Element]:
         at = end
     if at < size:
         raise Unreadable(f"over {most} values stand in a row")
+
+
+def check_values(encoded: bytes, most: int, longest: int) -> None:
+    """Raises Unreadable for more than `most` values, those inside others too, or for one over `longest` bytes
+    that takes longer to read than to copy. Each byte is passed once, also where lengths are indefinite."""
+    at, around = 0, [(len(encoded), False)]
+    while around:
+        end, is_indefinite = around[-1]
+        if at == end and not is_indefinite:
+            around.pop()
+            continue
+        first, at, after = _header(encoded, at, end)
+        if is_indefinite and first == 0 and after == at:
+            around.pop()
+            continue
+        most -= 1
+        if most < 0 or first & _TAG == _TAG:
+            raise Unreadable("there are too many values, or one of an unknown kind")
+        if first & _CONSTRUCTED:
+            around.append((end, True) if after is None else (after, False))
+            continue
+        if after is None or (after - at > longest and first not in _COPIED):
+            raise Unreadable(f"a value has over {longest} bytes, or no end")
+        at = after
+
+
+def _header(encoded: bytes, at: int, end: int) -> tuple[int, int, int | None]:
+    """The first byte of a value, and where its content begins and ends; None: at a mark."""
+    if at + 2 > end:
+        raise Unreadable("a value has no end, or no beginning")
+    first, length, at = encoded[at], encoded[at + 1], at + 2
+    if length == _INDEFINITE:
+        return first, at, None
+    if length > _INDEFINITE:
+        inside = at + length - _INDEFINITE
+        length, at = int.from_bytes(encoded[at:inside], "big"), inside
+    if at + length > end:
+        raise Unreadable("a value has no end")
+    return first, at, at + length
 
 
 def _unusual(encoded: bytes) -> Element:

@@ -19,6 +19,17 @@ MOST_BESIDES = 4 * 1024
 MOST_PARTS = 16
 """Values beside each other, certificates among them."""
 
+MOST_SIGNED = 128
+"""Values in signed attributes, those inside others too; devices send up to forty. asn1crypto takes some 10 µs
+for each, to write them in DER's order."""
+LONGEST_SIGNED = 64
+"""Bytes of one of them, where asn1crypto takes milliseconds for thousands."""
+MOST_AT_ONCE = 256
+"""Values of a CMS in an unusual form that is read at once, those of certificates too. asn1crypto goes over
+what is inside an indefinite length again for each one around it."""
+LONGEST_AT_ONCE = 1100
+"""Bytes of an object identifier in it, or of a string of bits, of which certificates have long ones."""
+
 _CONTEXT_0 = (2, 0)
 
 

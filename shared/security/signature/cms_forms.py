@@ -18,11 +18,23 @@ from shared.domain.errors import BadRequest
 from shared.security.asn1 import ber
 from shared.security.asn1.ber import Element, split
 from shared.security.asn1.der import NULL, oid, sequence
-from shared.security.signature.cms import MOST_PARTS, only_signer, signed_data_of
+from shared.security.signature.cms import (
+    LONGEST_AT_ONCE,
+    LONGEST_SIGNED,
+    MOST_AT_ONCE,
+    MOST_PARTS,
+    MOST_SIGNED,
+    only_signer,
+    signed_data_of,
+)
 
 MAX_CERTIFICATES = 10
 MOST_ATTRIBUTES = 32
 """Signed attributes; devices send three to five, SCEP clients up to nine."""
+
+
+class NotAtOnce(Exception):
+    """Reading it may take longer than the event loop has."""
 
 
 class SignerId(NamedTuple):
@@ -60,10 +72,16 @@ class SignedData:
     attributes: Callable[[], Attributes] | None
 
 
-def read_signed_data(encoded: bytes) -> SignedData:
-    """Raises BadRequest for what is none, or has not one signer; asn1crypto may raise others."""
+def read_signed_data(encoded: bytes, *, at_once: bool = False) -> SignedData:
+    """Raises BadRequest for what is none, or has not one signer, and NotAtOnce where that is asked for;
+    asn1crypto may raise others."""
     with suppress(Unusual, ValueError):
         return read_usual(encoded)
+    if at_once:
+        try:
+            ber.check_values(encoded, MOST_AT_ONCE, LONGEST_AT_ONCE)
+        except ValueError:
+            raise NotAtOnce from None
     return read_any(encoded)
 
 
@@ -106,6 +124,10 @@ def _certificates_of(signed_data: Any) -> list[bytes]:
 
 
 def _any_attributes(attributes: Any) -> Attributes:
+    try:
+        ber.check_values(attributes.contents, MOST_SIGNED, LONGEST_SIGNED)
+    except ValueError:
+        raise BadRequest("Mdm-Signature: too much in its signed attributes") from None
     if len(attributes) > MOST_ATTRIBUTES:
         raise BadRequest("Mdm-Signature: too many signed attributes")
     digests, types = _values(attributes, "message_digest", "content_type")
@@ -247,7 +269,8 @@ def _usual_attributes(attributes: Element, encoded: bytes) -> Attributes:
     [digest] = _all_parts(values.pop(_MESSAGE_DIGEST, _NO_VALUES).content)
     [type_] = _all_parts(values.pop(_CONTENT_TYPE, _NO_VALUES).content)
     times = [_time(values.pop(_SIGNING_TIME))] if _SIGNING_TIME in values else []
-    values.pop(_CAPABILITIES, None)
+    if values.pop(_CAPABILITIES, None):
+        ber.check_values(attributes.content, MOST_SIGNED, LONGEST_SIGNED)
     if values or type_.raw != _DATA or not _is_octets(digest):
         raise Unusual
     return Attributes(

@@ -25,7 +25,7 @@ from shared.domain.errors import BadRequest
 from shared.security.asn1.ber import Unreadable
 from shared.security.certificates.public_keys import SignatureCheck, signature_check
 from shared.security.signature.cms import content_of, is_bulky
-from shared.security.signature.cms_forms import Attributes, read_signed_data
+from shared.security.signature.cms_forms import Attributes, NotAtOnce, read_signed_data
 from shared.security.signature.embedded_certificates import (
     EmbeddedCertificate,
     embedded,
@@ -77,16 +77,17 @@ class _Envelope:
 _envelopes: BoundedCache[bytes, _Envelope] = BoundedCache(_REMEMBERED)
 
 
-def signer_of(header: str | bytes | None, body: bytes) -> Signer:
-    """The signer of `body`, by the value of the Mdm-Signature header."""
-    return verify_cms(_decode(header), body)
+def signer_of(header: str | bytes | None, body: bytes, *, at_once: bool = False) -> Signer:
+    """The signer of `body`, by the value of the Mdm-Signature header. `at_once`: raises NotAtOnce for one in
+    an unusual form that may take more than some milliseconds to read."""
+    return verify_cms(_decode(header), body, at_once=at_once)
 
 
-def verify_cms(encoded: bytes, body: bytes) -> Signer:
+def verify_cms(encoded: bytes, body: bytes, *, at_once: bool = False) -> Signer:
     """The same by a CMS (DER or BER) that is not bulky."""
     try:
         rest, signature = _split(encoded)
-        envelope = (_envelopes.get(rest) if signature else None) or _read(rest)
+        envelope = (_envelopes.get(rest) if signature else None) or _read(rest, at_once=at_once)
         attributes = None if envelope.attributes is None else envelope.attributes()
         _check(envelope, attributes, signature or envelope.signature, body)
         if signature:
@@ -95,7 +96,7 @@ def verify_cms(encoded: bytes, body: bytes) -> Signer:
             remember(envelope.signer)
         signed_at = _signing_time(attributes)
         return Signer(envelope.signer.der, envelope.others, signed_at)
-    except BadRequest:
+    except (BadRequest, NotAtOnce):
         raise
     except InvalidSignature:
         raise BadRequest("Mdm-Signature: does not match the body") from None
@@ -122,9 +123,10 @@ def open_signed(encoded: bytes) -> Signed:
 
 
 def claimed_signer(header: str) -> bytes:
-    """The certificate (DER) that a signature claims as its signer's, unproven. Raises BadRequest."""
+    """The certificate (DER) that a signature claims as its signer's, unproven. Raises BadRequest, also where
+    it cannot be read at once."""
     try:
-        return _read(_decode(header)).signer.der
+        return _read(_decode(header), at_once=True).signer.der
     except Exception as exc:
         raise BadRequest("Mdm-Signature: cannot be read") from exc
 
@@ -196,8 +198,8 @@ def _signing_time(attributes: Attributes | None) -> datetime | None:
     return times[0].astimezone(UTC) if is_clear else None
 
 
-def _read(encoded: bytes) -> _Envelope:
-    data = read_signed_data(encoded)
+def _read(encoded: bytes, *, at_once: bool) -> _Envelope:
+    data = read_signed_data(encoded, at_once=at_once)
     certificates = embedded(data.certificates)
     signer = signer_among(certificates, data.signer)
     return _Envelope(

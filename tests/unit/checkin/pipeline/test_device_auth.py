@@ -11,6 +11,7 @@ from shared.domain.errors import Unavailable
 from shared.security.identity import DeviceIdentities
 from tests.support.fakes.clock import FakeClock
 from tests.support.harness.identities import DeviceIdentity, FleetAuthority, envelope, signer_info
+from tests.unit.shared.security.test_lean_cms import CONTENT, NOT_AT_ONCE
 
 OURS = FleetAuthority("Our CA")
 BODY = b"a body"
@@ -68,6 +69,20 @@ async def test_a_large_request_is_judged_in_a_thread(body: bytes, padding: int) 
     assert certificate.fingerprint == device.fingerprint
     with pytest.raises(Unavailable):
         await busy.prove(headers, None, body)
+
+
+async def test_a_small_signature_that_is_slow_to_read_waits_for_a_thread() -> None:
+    identities = DeviceIdentities([OURS.certificate], FakeClock())
+    free = authentication(threads_are_busy=False, identities=identities)
+    busy = authentication(threads_are_busy=True, identities=identities)
+
+    for slow in NOT_AT_ONCE.values():
+        headers = {"mdm-signature": [base64.b64encode(slow).decode()]}
+        with pytest.raises(Unavailable):
+            await busy.prove(headers, None, CONTENT)
+        with pytest.raises(DeviceRefused):
+            await free.prove(headers, None, CONTENT)
+        assert free.claimed(headers, None) == (None, False)
 
 
 async def test_what_a_thread_refuses_is_refused_with_its_reason() -> None:

@@ -8,7 +8,10 @@ from asn1crypto import parser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.security.asn1.ber import Unreadable, split
+from shared.domain.errors import BadRequest
+from shared.security.asn1 import der
+from shared.security.asn1.ber import Unreadable, check_values, split
+from shared.security.signature.cms import MOST_SIGNED
 from shared.security.signature.cms_forms import (
     SignedData,
     Unusual,
@@ -17,17 +20,35 @@ from shared.security.signature.cms_forms import (
     read_usual,
 )
 from tests.support.harness.identities import FleetAuthority, indefinite
+from tests.unit.shared.security.test_lean_cms import (
+    CAPABILITIES,
+    DIGEST,
+    TYPE,
+    attribute,
+    message,
+)
 
 BODY = b"<plist/>"
 AUTHORITY = FleetAuthority()
 RSA = AUTHORITY.issue("rsa device")
 EC = AUTHORITY.issue("ec device", kind="ec")
+
+
+def with_capabilities(count: int) -> bytes:
+    """A message that says what its signer can, as OpenSSL's do; nobody signed it."""
+    each = der.sequence(der.oid("1.2.3.4"))
+    return message(TYPE + DIGEST + attribute(CAPABILITIES, der.sequence(*[each] * count)))
+
+
+MOST_CAPABILITIES = (MOST_SIGNED - 12) // 2
 USUAL = [
     RSA.cms(BODY),
     RSA.cms(BODY, digest="sha1"),
     RSA.cms(BODY, attributes=True),
     EC.cms(BODY),
     EC.cms(BODY, attributes=True),
+    with_capabilities(8),
+    with_capabilities(MOST_CAPABILITIES),
 ]
 
 
@@ -59,6 +80,17 @@ def test_an_unusual_form_is_left_to_asn1crypto():
     with pytest.raises(Unusual):
         read_usual(encoded)
     assert read_signed_data(encoded).certificates == [RSA.der]
+
+
+def test_by_hand_and_by_asn1crypto_attributes_have_the_same_bound():
+    encoded = with_capabilities(MOST_CAPABILITIES + 1)
+
+    with pytest.raises(Unreadable):
+        read_usual(encoded)
+    attributes = read_any(encoded).attributes
+    assert attributes is not None
+    with pytest.raises(BadRequest):
+        attributes()
 
 
 def headers_of(encoded: bytes, at: int = 0, depth: int = 0) -> list[int]:
@@ -128,6 +160,38 @@ def test_values_are_split_as_asn1crypto_splits_them(encoded: bytes):
     if at < len(encoded):  # what was not split is what the parser does not read
         with pytest.raises(ValueError):
             parser.parse(encoded[at:])
+
+
+@settings(max_examples=1500)
+@given(
+    encoded=st.recursive(
+        st.lists(pieces, max_size=3).map(b"".join),
+        lambda inside: st.tuples(st.sampled_from(["30", "a0", "indefinite"]), inside, inside).map(
+            lambda made: (
+                b"\x30\x80" + made[1] + made[2] + bytes(2)
+                if made[0] == "indefinite"
+                else der.element(int(made[0], 16), made[1], made[2])
+            )
+        ),
+        max_leaves=8,
+    ),
+    most=st.integers(0, 12),
+)
+def test_no_value_is_hidden_from_the_count(encoded: bytes, most: int):
+    """In a form that asn1crypto reads; in any other it stops before it is slow."""
+    with suppress(ValueError):
+        check_values(encoded, most, 8)
+        assert count_of(encoded) <= most
+
+
+def count_of(encoded: bytes) -> int:
+    """The values that asn1crypto finds, those inside others too."""
+    found = 0
+    while encoded:
+        _, is_constructed, _, header, content, trailer = parser.parse(encoded)
+        found += 1 + (count_of(content) if is_constructed else 0)
+        encoded = encoded[len(header) + len(content) + len(trailer) :]
+    return found
 
 
 def test_no_more_values_are_split_than_are_asked_for():
