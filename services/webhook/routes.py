@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from shared.domain.command import EntryState
 from shared.domain.event import TEST_TOPIC, Topic
-from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, about, known, like, one_of
+from shared.web.api.openapi import UDID, UUID, Base64, NoText, NoTime, about, like, one_of, open_set
 
 Udid = Annotated[str, like(UDID)]
 EnrollmentId = Annotated[
@@ -160,7 +160,7 @@ _ACKNOWLEDGE = {
 class WebhookEvent(TypedDict):
     """One event. Exactly one of the objects is there; the topic says which."""
 
-    topic: Annotated[str, known([*Topic, TEST_TOPIC]), like(Topic.CONNECT.value)]
+    topic: Annotated[str, open_set([*Topic, TEST_TOPIC]), like(Topic.CONNECT.value)]
     event_id: Annotated[str, about("The same when an event is sent again.", UUID)]
     created_at: Annotated[str, like("2026-01-02T03:04:05.123456789Z")]
     checkin_event: NotRequired[CheckinEvent]

@@ -39,7 +39,7 @@ def one_of(values: Iterable[str]) -> Any:
     return Field(json_schema_extra={"enum": list(values)})
 
 
-def known(values: Iterable[str]) -> Any:
+def open_set(values: Iterable[str]) -> Any:
     """For `Annotated[str, ...]`: the values of a set that later versions may add to. Generated clients take
     others too."""
     return Field(json_schema_extra={"anyOf": [{"enum": list(values)}, {"minLength": 1}]})
