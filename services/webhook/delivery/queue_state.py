@@ -11,6 +11,7 @@ from services.webhook.delivery.inbox import Arrival
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.slots import LARGEST_BATCH
 from services.webhook.endpoints.subscribers import Subscribers
+from services.webhook.forms.form import most_of
 from shared.domain.subscription import DeliveryQueueKey, Subscription
 from shared.ports.deliveries import Backlog
 
@@ -65,11 +66,13 @@ class DeliveryQueue:
         """The first arrivals that fit into one request. One whose body is not in memory goes alone."""
         batch = subscription.form.batch
         limit = min(self.passed, batch) if subscription.filters else batch
-        run: list[Arrival] = []
-        size = 0
-        for arrival in islice(self.arrivals, limit):
-            size += arrival.received.size
-            if run and not (run[0].is_held and arrival.is_held and size <= LARGEST_BATCH):
+        run = list(islice(self.arrivals, min(limit, 1)))
+        if limit <= 1 or not (run and run[0].is_held):
+            return run
+        size = most_of(subscription.form, run[0].received.body or b"")
+        for arrival in islice(self.arrivals, 1, limit):
+            size += most_of(subscription.form, arrival.received.body or b"")
+            if size > LARGEST_BATCH or not arrival.is_held:
                 break
             run.append(arrival)
         return run

@@ -24,7 +24,8 @@ from services.webhook.endpoints.endpoint import PAUSED
 from services.webhook.endpoints.request import EventBody, EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import Subscribers
-from shared.domain.subscription import Delivery, DeliveryState, Subscription
+from services.webhook.forms.form import most_of, most_of_size
+from shared.domain.subscription import BodyForm, Delivery, DeliveryState, Subscription
 from shared.ports.clock import Clock
 from shared.telemetry.metrics import Metrics
 
@@ -143,7 +144,7 @@ class QueueRetry:
         """The first ones that share a request."""
         size, most = 0, self._bodies.most_together(job.subscription.id)
         for number, delivery in enumerate(deliveries):
-            size += _size(delivery)
+            size += most_of_size(job.subscription.form, _size(delivery))
             is_alone = delivery.attempts >= SHARED_ATTEMPTS or size > most
             is_early = self._time_left(job, delivery) and not job.is_hurried
             if is_alone or is_early or delivery.event_id == job.queue.refused:
@@ -153,13 +154,15 @@ class QueueRetry:
     async def _attempt(
         self, job: _Job, run: Sequence[Delivery], is_early: bool
     ) -> tuple[timedelta | None, int]:
-        async with self._bodies.in_use(job.subscription.id, sum(map(_size, run))):
+        form = job.subscription.form
+        size = sum(most_of_size(form, _size(delivery)) for delivery in run)
+        async with self._bodies.in_use(job.subscription.id, size):
             found = await asyncio.gather(*map(self._body, run), return_exceptions=True)
             if isinstance(found[0], BaseException):
                 raise found[0]
             # One that is missing ends the request: those behind it must not overtake it.
             bodies = [None if isinstance(each, BaseException) else each for each in found]
-            count = bodies.index(None) if None in bodies else len(run)
+            count = _fitting(form, bodies, size)
             holders = await self._store.lease(run[: max(count, 1)])
             if not holders:
                 return _LEASED, 0
@@ -260,3 +263,12 @@ class QueueRetry:
 
 def _size(delivery: Delivery) -> int:
     return USUAL_SIZE if delivery.size is None else delivery.size
+
+
+def _fitting(form: BodyForm, bodies: Sequence[bytes | None], size: int) -> int:
+    """So many of the first bodies are there, and have room in this form; one alone always has."""
+    for number, body in enumerate(bodies):
+        size -= 0 if body is None else most_of(form, body)
+        if body is None or (number and size < 0):
+            return number
+    return len(bodies)

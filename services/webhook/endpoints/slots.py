@@ -21,7 +21,7 @@ PATIENCE = timedelta(seconds=10)
 LEASED_PATIENCE = timedelta(seconds=4)
 """The same of a retry, whose lease ends."""
 LARGEST_BATCH = 4 * 1024**2
-"""Bytes of the events of a request; a larger event goes alone."""
+"""Bytes of the events of a request, in the form of their subscription; a larger event goes alone."""
 _LONGEST_PACE = timedelta(days=10)
 """Of any rate: that of a replica, and one that a store holds, has no lower bound."""
 _CATCH_UP = timedelta(milliseconds=100)

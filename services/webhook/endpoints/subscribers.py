@@ -18,6 +18,7 @@ from services.webhook.endpoints.limited_log import LimitedLog
 from services.webhook.endpoints.request import EventRequest
 from services.webhook.endpoints.sender import AttemptOutcome, EventSender
 from services.webhook.endpoints.slots import PATIENCE, Item
+from services.webhook.forms.form import most_of
 from shared.concurrency.partitions import STALE_AFTER
 from shared.concurrency.periodic import Loops, Pace
 from shared.domain.subscription import Delivery, Subscription, SubscriptionState
@@ -191,7 +192,8 @@ class Subscribers:
         if away := endpoint.away(is_first):
             return away
         if subscription.form.batch > 1:
-            item.size = sum(len(event.body) for event in item.request.events)
+            form = subscription.form
+            item.size = sum(most_of(form, event.body) for event in item.request.events)
         given = await endpoint.slots.take(item, is_first)
         if isinstance(given, AttemptOutcome):
             return given

@@ -23,6 +23,12 @@ MOST_PAYLOAD = 256 * 1024
 """Bytes of JSON."""
 _MOST_RAW = 4 * MOST_PAYLOAD
 """Bytes of a property list; a larger one would take too long to read, and is hardly ever small as JSON."""
+_GROWS = 3
+"""A byte of XML is so many of JSON at most: one of another encoding, all others are two."""
+_RAW, _XML = b'"raw_payload":', b'"raw_payload":"P'
+"""XML begins with `<`. A binary property list may name a long text a thousand times."""
+_AROUND = 128
+"""Bytes of the keys and marks that a form adds."""
 _ABOUT_IT = ("topic", "event_id", "created_at")
 _RECEIVED = ("checkin_event", "acknowledge_event")
 
@@ -36,6 +42,20 @@ def shaped(form: BodyForm, events: Sequence[bytes]) -> bytes:
     if form.batch == 1 and len(bodies) == 1:
         return bodies[0]
     return b'{"events":[%b]}' % b",".join(bodies)
+
+
+def most_of(form: BodyForm, event: bytes) -> int:
+    """Bytes that it has in this form at most, without the work of making it."""
+    if _change(form) is not None and _RAW in event and _XML not in event:
+        return len(event) + _AROUND + MOST_PAYLOAD
+    return most_of_size(form, len(event))
+
+
+def most_of_size(form: BodyForm, size: int) -> int:
+    """The same of an event of this size, unless its property list is binary."""
+    if _change(form) is None:
+        return size
+    return size + _AROUND + min(_GROWS * size * 3 // 4, MOST_PAYLOAD)
 
 
 def is_heavy(form: BodyForm, events: Sequence[bytes]) -> bool:

@@ -1,16 +1,22 @@
 """Batches: which events share a request, in which order, and what one failure means for them."""
 
 import asyncio
+import plistlib
 from dataclasses import replace
 from datetime import timedelta
 
+import orjson
 import pytest
 
 from services.webhook.delivery.inbox import Arrival
 from services.webhook.delivery.queue_state import DeliveryQueue
-from shared.domain.enrollment import partition_of
+from services.webhook.endpoints.slots import LARGEST_BATCH
+from services.webhook.forms.form import shaped
+from shared.domain.enrollment import EnrollmentKey, partition_of
 from shared.domain.errors import StoreUnavailable
+from shared.domain.event import Event, Topic
 from shared.domain.subscription import BodyForm, Delivery, DeliveryQueueKey, Subscription
+from shared.messaging.envelope import event_json
 from tests.support.delivery_rig import DEVICE, PARTITION, Replica, World
 from tests.support.fakes.clock import settle
 from tests.support.fakes.deliveries import Owed
@@ -273,10 +279,60 @@ def test_a_first_attempt_holds_four_mebibytes(mebibytes: int, count: int) -> Non
     queue = DeliveryQueue(QUEUE)
     for name in ("e1", "e2", "e3", "e4"):
         given = GivenEvent(QueuedEvent(name, DEVICE), channel)
-        given.size = mebibytes * 2**20
+        given.body, given.size = bytes(mebibytes * 2**20), mebibytes * 2**20
         queue.arrivals.append(Arrival(given, is_held=True))
 
     assert len(queue.run(BATCHES)) == count
+
+
+FORMED = replace(BATCHES, form=BodyForm(frozenset({"payload"}), batch=100))
+
+
+def of_a_long_text(event_id: str) -> bytes:
+    """An event of 3 KB whose property list names one text 125 times; its id comes first."""
+    message = {"UDID": "U", "Status": "Acknowledged", "L": ["x" * 2000] * 125}
+    raw = plistlib.dumps(message, fmt=plistlib.FMT_BINARY)
+    event = Event(event_id, Topic.CONNECT, EnrollmentKey("U", "U"), 1, raw, "w", 1)
+    return orjson.dumps({"event_id": event_id, **orjson.loads(event_json(event))})
+
+
+def test_a_first_attempt_is_measured_in_its_form() -> None:
+    channel = FakeChannel(FakeQueue(), lambda _: None, lambda: None)
+    queue, body = DeliveryQueue(QUEUE), of_a_long_text("e")
+    for number in range(100):
+        given = GivenEvent(QueuedEvent(str(number), DEVICE), channel)
+        given.body, given.size = body, len(body)
+        queue.arrivals.append(Arrival(given, is_held=True))
+
+    run = [each.received.body or b"" for each in queue.run(FORMED)]
+    assert len(run) > 10
+    assert LARGEST_BATCH / 2 < len(shaped(FORMED.form, run)) <= LARGEST_BATCH
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_events_that_wait_together_are_measured_in_their_form(
+    is_stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(prefetch=200, budget=2**30)
+    monkeypatch.setattr("tests.support.fakes.event_queue.body_of", of_a_long_text)
+    names = [f"e{number}" for number in range(60)]
+    replica = Replica(world)
+    monkeypatch.setattr(replica.bodies, "_render", lambda event: of_a_long_text(event.id))
+    one_slot = replace(FORMED, limits=replace(FORMED.limits, concurrency=1))
+    replica.subscriptions.subscriptions = [one_slot]
+    if is_stored:
+        owe(world, *names)
+        for owed in world.records.values():
+            owed.delivery = replace(owed.delivery, size=len(of_a_long_text("e00")))
+    async with replica:
+        for name in () if is_stored else names:
+            world.publish(name, device=f"device of {name}")
+        await world.run(3)
+
+    assert sorted(world.receiver.firsts) == sorted(names)
+    most = max(len(names) for names in requests(world))
+    assert most > 1
+    assert len(shaped(FORMED.form, [of_a_long_text("e00")] * most)) <= LARGEST_BATCH
 
 
 async def test_rule_11_what_is_to_be_set_aside_shares_no_request_with_an_older_one(

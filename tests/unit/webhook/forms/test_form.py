@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from services.webhook.forms.form import MOST_PAYLOAD, is_heavy, shaped
+from services.webhook.forms.form import MOST_PAYLOAD, is_heavy, most_of, most_of_size, shaped
 from services.webhook.forms.redaction import known_keys
+from shared.domain.enrollment import EnrollmentKey
+from shared.domain.event import Event, Topic
 from shared.domain.subscription import BodyForm
+from shared.messaging.envelope import event_json
 
 PLAIN = BodyForm()
 WITH_PAYLOAD = BodyForm(extra_keys=frozenset({"payload"}))
@@ -98,6 +101,38 @@ def test_a_large_payload_is_left_out_and_said_to_be(
 
     assert answer.get("payload_too_large", False) is is_large
     assert ("payload" in answer) is not is_large
+
+
+def xml(text: bytes, encoding: str) -> bytes:
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'.encode()
+    return head + b"<plist><dict><key>A</key><string>" + text + b"</string></dict></plist>"
+
+
+@pytest.mark.parametrize(
+    "form", [PLAIN, WITH_PAYLOAD, REDACTED], ids=["plain", "payload", "redacted"]
+)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"<plist>",
+        plistlib.dumps({}),
+        plistlib.dumps({"Status": "Idle", "N": 0, "T": True, "R": 1e22}),
+        plistlib.dumps({"A": '"' * 9000, "B": b"x" * 9000, "C": [{}, [], False] * 90}),
+        plistlib.dumps({"OSVersion": ["x" * 2000] * 100}, fmt=plistlib.FMT_BINARY),
+        b" " + plistlib.dumps({"OSVersion": ["x" * 2000] * 100}, fmt=plistlib.FMT_BINARY),
+        xml(b"\n" * 9000, "UTF-8"),
+        xml(b"\xa1" * 9000, "iso-8859-11"),
+        xml(b"x" * 600_000, "UTF-8"),
+    ],
+    ids=range(10),
+)
+def test_an_event_is_no_larger_than_it_was_measured(form: BodyForm, raw: bytes) -> None:
+    key = EnrollmentKey("MAC", "MAC", udid="MAC")
+    event = event_json(Event("e1", Topic.CONNECT, key, 1, raw, "w", 1, None, "Idle"))
+
+    assert len(shaped(form, [event])) <= most_of(form, event)
+    assert most_of(form, event) >= most_of_size(form, len(event))
 
 
 def test_quotes_count_in_the_size_of_a_payload() -> None:
