@@ -2,7 +2,7 @@
 outbox event, so that its bytes are the same in every publication, by any process."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -36,6 +36,16 @@ class OutboxEvent:
             writer=writer,
             number=self.created_at,
         )
+
+
+def as_kept(kept: Iterable[OutboxEvent]) -> list[OutboxEvent]:
+    """The events of one record, given in the order in which it kept them, each later than the one before it:
+    the clocks of those who kept them may differ."""
+    ordered: list[OutboxEvent] = []
+    for each in kept:
+        after = ordered[-1].created_at + 1 if ordered else 0
+        ordered.append(replace(each, created_at=max(each.created_at, after)))
+    return ordered
 
 
 def is_behind(kept: Iterable[OutboxEvent]) -> bool:

@@ -135,10 +135,11 @@ class Enrollments(Protocol):
         """False: no such device."""
 
     async def remove(
-        self, devices: Collection[str], events: Mapping[str, OutboxEvent] | None = None
+        self, devices: Collection[str], by: str, events: Mapping[str, OutboxEvent] | None = None
     ) -> list[str]:
         """Turn devices and their user channels into stubs; returns the enrollment ids removed. The stub of a
-        device keeps its outbox event of `events`, unless it was a stub before."""
+        device keeps its outbox event of `events`, unless it was a stub before. The id `by` of this removal
+        becomes their last change, so that what read a record before is overtaken."""
 
     async def devices(self, query: "DeviceQuery") -> list[Enrollment]:
         """Device channels that are not removed, by id."""

@@ -80,7 +80,8 @@ class Identities(Protocol):
         """Keep the outbox event of a certificate near its end, on condition that it is bound and `seen` is
         the latest that was reported. False: overtaken."""
 
-    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]: ...
+    async def outbox(self, partitions: Collection[int]) -> list[Outgoing]:
+        """Those of one record in the order in which they were kept, each later than the one before."""
 
     async def published(self, outgoing: Sequence[Outgoing]) -> None:
         """Remove outbox events that are safe."""

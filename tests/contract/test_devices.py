@@ -104,7 +104,7 @@ async def test_only_device_channels_that_are_not_removed_are_listed_by_id(store:
     for device in ("PAD", "MAC", "OLD"):
         await store.enroll(device)
     await store.user("MAC", "anna")
-    await store.enrollments.remove({"OLD"})
+    await store.enrollments.remove({"OLD"}, "removal")
 
     assert await store.ids() == ["MAC", "PAD"]
 
@@ -144,7 +144,7 @@ async def test_a_page_goes_on_behind_a_device_that_is_gone_and_one_that_came(sto
     for device in ("A", "C", "E"):
         await store.enroll(device)
     first = await store.ids(limit=2)
-    await store.enrollments.remove({"C"})
+    await store.enrollments.remove({"C"}, "removal")
     await store.enroll("D")
     await store.enroll("B")
 
@@ -203,7 +203,7 @@ async def test_the_user_channels_of_a_device_are_its_own(store: Store) -> None:
         await store.enroll(device)
         for name in ("otto", "anna"):
             await store.user(device, name)
-    await store.enrollments.remove({"PAD"})
+    await store.enrollments.remove({"PAD"}, "removal")
 
     assert [user.id for user in await store.devices.users("MAC", 9)] == ["MAC:anna", "MAC:otto"]
     assert await store.devices.users("PAD", 9) == []
@@ -272,7 +272,7 @@ async def test_there_are_no_secrets_where_none_were_sent_or_an_empty_one(store: 
 async def test_a_removed_device_has_no_secrets(store: Store) -> None:
     key = await store.enroll("MAC")
     await store.token_update(key, unlock_token=b"unlock")
-    await store.enrollments.remove({"MAC"})
+    await store.enrollments.remove({"MAC"}, "removal")
 
     assert await store.devices.secrets("MAC") == DeviceSecrets()
 

@@ -106,6 +106,6 @@ async def test_user_channels_and_who_has_left_do_not_count(stores: Stores) -> No
     a2 = EnrollmentKey("A2", "A2", udid="A2")
     left = Change(a2, "A2-3", "A2-1", Topic.CHECK_OUT, NOW, expected_change="A2-2")
     await enrollments.apply([left])
-    await enrollments.remove(["A3"])
+    await enrollments.remove(["A3"], "removal")
 
     assert await topics.count() == {"a": 1}

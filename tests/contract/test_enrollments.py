@@ -432,7 +432,7 @@ async def test_a_record_keeps_the_latest_time_of_signing(
         assert await apply(enrollments, replace(said, push=PUSH, signed_at=signed_at)) == [True]
 
     assert (await load(enrollments, key)).signed_at == NOW + 3 * MINUTE
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
     assert (await load(enrollments, key)).signed_at == NOW + 3 * MINUTE
 
 
@@ -664,7 +664,7 @@ async def test_two_devices_with_one_serial_number_are_ambiguous(enrollments: Enr
 async def test_removed_enrollments_are_not_found(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC, serial="C02")
     await user_enrolled(enrollments, ANNA)
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     found = await enrollments.find({"MAC", "C02", "anna", "MAC:anna"})
 
@@ -814,7 +814,7 @@ async def test_a_block_survives_authenticate(enrollments: Enrollments) -> None:
 
 async def test_blocking_an_unknown_or_removed_device_says_so(enrollments: Enrollments) -> None:
     await enrolled(enrollments, PAD)
-    await enrollments.remove({"PAD"})
+    await enrollments.remove({"PAD"}, "removal")
 
     assert await enrollments.block("MAC", True) is False
     assert await enrollments.block("PAD", True) is False
@@ -826,7 +826,7 @@ async def test_removing_leaves_a_stub_of_what_must_not_be_forgotten(
     await enrolled(enrollments, MAC, serial="C02")
     await enrollments.mark_waiting([Mark("MAC", 100)])
 
-    assert await enrollments.remove({"MAC"}) == ["MAC"]
+    assert await enrollments.remove({"MAC"}, "removal") == ["MAC"]
 
     stub = await load(enrollments, MAC)
     assert stub.status is EnrollmentStatus.REMOVED
@@ -852,11 +852,11 @@ async def test_a_removed_device_keeps_its_last_serial_number_for_the_filters_of_
         return {id_: each.serial_numbers for id_, each in found.items()}
 
     assert await serials() == expected
-    await enrollments.remove({"MAC", "PAD"})
+    await enrollments.remove({"MAC", "PAD"}, "removal")
     assert await serials() == expected
     await enrollments.revive({"MAC", "PAD"})
     assert await serials() == expected
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
     assert await serials() == expected
     assert await enrollments.find({"C02"}) == {}
 
@@ -866,19 +866,19 @@ async def test_removing_a_device_removes_its_user_channels(enrollments: Enrollme
     await user_enrolled(enrollments, ANNA)
     await enrolled(enrollments, PAD)
 
-    removed = await enrollments.remove({"MAC"})
+    removed = await enrollments.remove({"MAC"}, "removal")
 
     assert sorted(removed) == ["MAC", "MAC:anna"]
     assert (await load(enrollments, PAD)).status is EnrollmentStatus.ENROLLED
 
 
 async def test_removing_an_unknown_device_removes_nothing(enrollments: Enrollments) -> None:
-    assert await enrollments.remove({"MAC"}) == []
+    assert await enrollments.remove({"MAC"}, "removal") == []
 
 
 async def test_events_of_a_removed_device_still_wait(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     assert await enrollments.mark_waiting([Mark("MAC", 100)]) == [True]
     assert await enrollments.waiting({MAC.partition}) == {
@@ -897,7 +897,7 @@ async def test_the_next_message_of_a_removed_device_makes_its_record_anew(
     enrollments: Enrollments, topic: Topic, status: EnrollmentStatus
 ) -> None:
     await enrolled(enrollments, MAC)
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     assert await apply(enrollments, change(MAC, topic, "next", "gen-1")) == [True]
 
@@ -908,7 +908,7 @@ async def test_the_next_message_of_a_removed_device_makes_its_record_anew(
 async def test_a_removed_enrollment_that_speaks_again_counts_anew(enrollments: Enrollments) -> None:
     await enrolled(enrollments, MAC)
     await enrolled(enrollments, PAD)
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     await enrollments.revive({"MAC", "PAD", "nobody"})
 
@@ -924,7 +924,7 @@ async def test_a_removed_device_without_a_token_has_only_authenticated(
 ) -> None:
     await authenticated(enrollments, MAC)
     await user_enrolled(enrollments, ANNA)
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     await enrollments.revive({"MAC", ANNA.id})
 
@@ -969,6 +969,41 @@ async def test_rule_01_a_late_message_does_not_bring_an_ended_user_channel_back(
     assert (await load(enrollments, ANNA)).status is EnrollmentStatus.CHECKED_OUT
 
 
+async def test_rule_01_a_late_message_does_not_bring_a_user_channel_back_that_a_check_out_ended(
+    enrollments: Enrollments,
+) -> None:
+    mac = await enrolled(enrollments, MAC)
+    anna = await user_enrolled(enrollments, ANNA)
+    late = change(ANNA, Topic.TOKEN_UPDATE, "late", "gen-1", generation="gen-1", push=PUSH)
+    out = change(MAC, Topic.CHECK_OUT, "out", "gen-1", expected_change=mac.changed_by)
+    assert await enrollments.apply([out]) == [True]
+
+    assert await enrollments.apply([replace(late, expected_change=anna.changed_by)]) == [False]
+
+    ended = await load(enrollments, ANNA)
+    assert (ended.status, ended.push) == (EnrollmentStatus.CHECKED_OUT, None)
+
+
+@pytest.mark.parametrize("key", [MAC, ANNA], ids=["device", "user"])
+@pytest.mark.parametrize("is_back", [False, True], ids=["removed", "back"])
+async def test_rule_01_what_read_a_record_before_its_removal_is_overtaken(
+    enrollments: Enrollments, key: EnrollmentKey, is_back: bool
+) -> None:
+    await enrolled(enrollments, MAC)
+    await user_enrolled(enrollments, ANNA)
+    read = await load(enrollments, key)
+    late = change(key, Topic.TOKEN_UPDATE, "late", "gen-1", generation="gen-1", push=PUSH)
+    await enrollments.remove({"MAC"}, "removal-1")
+    if is_back:
+        read = await load(enrollments, key)
+        await enrollments.revive({key.id})
+        await enrollments.remove({"MAC"}, "removal-2")
+
+    assert await enrollments.apply([replace(late, expected_change=read.changed_by)]) == [False]
+
+    assert (await load(enrollments, key)).status is EnrollmentStatus.REMOVED
+
+
 async def test_rule_01_a_late_authenticate_ends_no_user_channel_of_its_repetition(
     enrollments: Enrollments,
 ) -> None:
@@ -987,7 +1022,7 @@ async def test_devices_lists_device_channels_that_are_not_removed(enrollments: E
     for key in (PRIVATE, PAD, MAC):
         await enrolled(enrollments, key)
     await user_enrolled(enrollments, ANNA)
-    await enrollments.remove({"PAD"})
+    await enrollments.remove({"PAD"}, "removal")
 
     listed = await enrollments.devices(DeviceQuery())
 
@@ -1071,7 +1106,7 @@ async def test_that_a_device_was_enrolled_before_is_kept(enrollments: Enrollment
     assert (await load(enrollments, MAC)).was_enrolled
 
     await apply(enrollments, change(MAC, Topic.AUTHENTICATE, "gen-3", "gen-2"))
-    await enrollments.remove({"MAC"})
+    await enrollments.remove({"MAC"}, "removal")
 
     assert (await load(enrollments, MAC)).was_enrolled
 

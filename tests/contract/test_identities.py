@@ -318,19 +318,23 @@ async def test_a_failure_keeps_a_outbox_event(kept: Kept) -> None:
     assert (outgoing.outbox_event, outgoing.device.id) == (outbox_event, "MAC")
 
 
-async def test_outbox_events_are_given_by_time_until_they_are_announced(kept: Kept) -> None:
+async def test_rule_08_outbox_events_are_given_as_they_were_kept_until_they_are_announced(
+    kept: Kept,
+) -> None:
     await enrolled(kept)
-    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("later", 9))
-    outbox_event = renewal_failed("earlier", 7, identity("old-MAC"), RenewalFailure.EXPIRED, 3)
+    await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("z", 9))
+    outbox_event = renewal_failed("b", 7, identity("old-MAC"), RenewalFailure.EXPIRED, 3)
     await kept.identities.attempt([Attempt("MAC", "old-MAC", None, None, None, outbox_event)])
+    await kept.enrollments.remove({"MAC"}, "removal", {"MAC": removed_by_client("a", 12)})
 
-    first, second = await kept.identities.outbox(OURS)
-    assert [first.outbox_event.id, second.outbox_event.id] == ["earlier", "later"]
+    first, second, third = await kept.identities.outbox(OURS)
+    given = [(e.outbox_event.id, e.outbox_event.created_at) for e in (first, second, third)]
+    assert given == [("z", 9), ("b", 10), ("a", 12)]
     assert await kept.identities.outbox(set(OURS) - {MAC.partition}) == []
 
     await kept.identities.published([first])
-    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["later"]
-    await kept.identities.published([first, second])
+    assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["b", "a"]
+    await kept.identities.published([first, second, third])
     assert await kept.identities.outbox(OURS) == []
 
 
@@ -339,7 +343,7 @@ async def test_a_record_says_whether_a_next_enrollment_comes_behind_its_outbox(k
     await kept.identities.quarantine("MAC", "old-MAC", seen("new"), told("1"))
     assert not (await kept.record()).is_behind
 
-    await kept.enrollments.remove({"MAC"}, {"MAC": removed_by_client("2", 7)})
+    await kept.enrollments.remove({"MAC"}, "removal", {"MAC": removed_by_client("2", 7)})
     assert (await kept.record()).is_behind
     await kept.identities.published(await kept.identities.outbox(OURS))
     assert not (await kept.record()).is_behind
@@ -355,8 +359,9 @@ async def test_a_removal_keeps_an_outbox_event_of_each_device_that_was_there(kep
     await enrolled(kept)
     told = {"MAC": removed_by_client("1", 7), "NOBODY": removed_by_client("2", 7)}
 
-    assert await kept.enrollments.remove({"MAC", "NOBODY"}, told) == ["MAC"]
-    assert await kept.enrollments.remove({"MAC"}, {"MAC": removed_by_client("3", 8)}) == []
+    assert await kept.enrollments.remove({"MAC", "NOBODY"}, "removal", told) == ["MAC"]
+    again = {"MAC": removed_by_client("3", 8)}
+    assert await kept.enrollments.remove({"MAC"}, "removal", again) == []
 
     [outgoing] = await kept.identities.outbox(OURS)
     assert (outgoing.outbox_event, outgoing.device.id) == (told["MAC"], "MAC")
@@ -380,7 +385,7 @@ async def test_outbox_events_of_several_devices_leave_together(kept: Kept) -> No
     for key, id_ in ((MAC, "1"), (PAD, "2"), (PAD, "3")):
         if await kept.enrollments.load([key.id]) == {}:
             await enrolled(kept, key)
-        await kept.enrollments.remove({key.id}, {key.id: removed_by_client(id_, 7)})
+        await kept.enrollments.remove({key.id}, "removal", {key.id: removed_by_client(id_, 7)})
         await kept.enrollments.revive({key.id})
     outgoing = await kept.identities.outbox(OURS)
 
@@ -447,7 +452,7 @@ async def test_a_silence_keeps_one_outbox_event_until_the_device_is_seen_again(k
     assert await report("4", NOW + DAY)
 
     assert [each.outbox_event.id for each in await kept.identities.outbox(OURS)] == ["1", "4"]
-    await kept.enrollments.remove({"MAC"})
+    await kept.enrollments.remove({"MAC"}, "removal")
     assert not await report("5", NOW + DAY)
     assert (await kept.record()).silent_since is None
 

@@ -267,7 +267,7 @@ async def test_after_its_device_enrolled_anew_a_user_channel_is_not_imported(sto
 async def test_a_removed_device_can_be_imported_again(store: Store) -> None:
     messages = [authenticate(), token_update(), token_update(ANNA, "u")]
     await store.migrate(*messages)
-    await store.enrollments.remove({"MAC"})
+    await store.enrollments.remove({"MAC"}, "removal")
     removed = await store.load(MAC)
 
     done = await store.migrate(messages[1], *messages)

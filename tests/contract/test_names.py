@@ -77,7 +77,7 @@ async def test_a_summary_says_what_the_record_says(store: Store) -> None:
     await store.authenticate("MAC", "C02")
     await store.user("MAC", "anna")
     await store.authenticate("GONE", "C03")
-    await store.enrollments.remove({"GONE"})
+    await store.enrollments.remove({"GONE"}, "removal")
     ids = {"MAC", "MAC:anna", "GONE", "NOBODY"}
 
     summaries = await store.enrollments.summaries(ids)
@@ -119,7 +119,7 @@ async def test_the_udid_of_a_removed_device_means_nobody(store: Store, udid: str
     await store.authenticate(udid, "C02")
     await store.authenticate("EVIL", udid)
     await store.user("EVIL", udid)
-    await store.enrollments.remove([udid])
+    await store.enrollments.remove([udid], "removal")
 
     assert await store.found(udid) == []
     assert await store.found("C02") == []
@@ -182,7 +182,7 @@ async def test_a_serial_number_that_is_anothers_user_id_names_both(store: Store)
 async def test_a_removed_enrollment_is_never_found_as_anothers_name(store: Store) -> None:
     await store.authenticate("DEVICE")
     await store.authenticate("EVIL", "DEVICE")
-    await store.enrollments.remove(["DEVICE"])
+    await store.enrollments.remove(["DEVICE"], "removal")
 
     assert await store.found("DEVICE") == []
 
@@ -281,7 +281,7 @@ async def test_removing_a_device_leaves_strangers_that_claim_its_users_alone(sto
     await store.authenticate("EVIL", "MAC:*")
     await store.user("EVIL", "MAC:*")
 
-    assert sorted(await store.enrollments.remove(["MAC"])) == ["MAC", "MAC:anna"]
+    assert sorted(await store.enrollments.remove(["MAC"], "removal")) == ["MAC", "MAC:anna"]
 
 
 async def test_user_channels_are_counted_up_to_a_limit(store: Store) -> None:
@@ -290,5 +290,5 @@ async def test_user_channels_are_counted_up_to_a_limit(store: Store) -> None:
         await store.user("MAC", f"user-{n}")
 
     assert [await store.enrollments.count_users("MAC", most) for most in (2, 9)] == [2, 3]
-    await store.enrollments.remove(["MAC"])
+    await store.enrollments.remove(["MAC"], "removal")
     assert await store.enrollments.count_users("MAC", 9) == 0

@@ -123,7 +123,7 @@ async def test_a_removed_device_has_no_refusals_and_gets_none(kept: Kept) -> Non
     await kept.enroll()
     await kept.refusals.add({"MAC": [refusal(1)]})
 
-    await kept.enrollments.remove({"MAC"})
+    await kept.enrollments.remove({"MAC"}, "removal")
     await kept.refusals.add({"MAC": [refusal(2)]})
 
     [record] = (await kept.enrollments.load({"MAC"})).values()

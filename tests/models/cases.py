@@ -48,8 +48,14 @@ HOLDS: dict[str, Model] = {
     "an event of ours, the pass is killed": OwnEvents((1,), Budget(bad=1, kills=1), **ONE_RELAY),
     "a subscription is made, a replica is cut off": Subscribing(cuts=2),
     "a subscription is made, a replica stays cut off": Subscribing(cuts_end=False),
+    "two events of ours, clocks differ": OwnEvents((1,), Budget(bad=1), changes=2, **ONE_RELAY),
+    "two events of ours, passes are killed": OwnEvents(
+        (0,), Budget(bad=2, kills=2), changes=2, **ONE_RELAY
+    ),
     "tokens, a device gives up": TokenUpdates(),
     "tokens, a device enrolls again": TokenUpdates(impatience=1, enrollments=1),
+    "tokens, a client removes the device": TokenUpdates(impatience=1, removals=2),
+    "tokens, removed beside an enrollment": TokenUpdates(impatience=1, enrollments=1, removals=1),
     "renewal, any message first": Renewals(RenewalBudget(renewals=1, early=1, impatience=2)),
     "renewal, then a new enrollment": Renewals(
         RenewalBudget(renewals=1, enrollments=1, early=1, impatience=1)
@@ -179,6 +185,16 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         Verdict.UNSAFE,
         "an event of ours overtook",
     ),
+    "rule 8: an event of a user channel looks for a mark of its own": (
+        OwnEvents((1,), Budget(bad=1), reads_device=False, **ONE_RELAY),
+        Verdict.UNSAFE,
+        "an event of ours overtook",
+    ),
+    "rule 8: clocks say which event of ours was first": (
+        OwnEvents((0,), Budget(), changes=2, order="time", **ONE_RELAY),
+        Verdict.UNSAFE,
+        "that of an earlier change",
+    ),
     "rule 8: an event of ours is forgotten without a mark": (
         OwnEvents((1,), Budget(bad=1), is_marked=False, **ONE_RELAY),
         Verdict.STUCK,
@@ -198,6 +214,11 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         TokenUpdates(impatience=1, enrollments=1, event="journaled"),
         Verdict.UNSAFE,
         "did not come to be",
+    ),
+    "rule 1: a removal by a client is no change of what a message read": (
+        TokenUpdates(impatience=0, removals=1, removal_is_change=False),
+        Verdict.UNSAFE,
+        "told before the removal",
     ),
     "rule 6: what is there already is left to its writer": (
         Journal((1,), Budget(unknown=1), followers=True, there_is_marked=False, **ONE_RELAY),

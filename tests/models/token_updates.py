@@ -1,11 +1,12 @@
 """Rule 1: a TokenUpdate that its device gave up does not overwrite the newer one.
 
 A device sends its tokens one after the other to any of two replicas, may give up and send the same or the
-next one, and may enroll anew in between. A request reads the record, looks whether its device still
-waits, journals, and writes on a condition. SetBootstrapToken takes the same way.
+next one, and may enroll anew in between; a client may remove it. A request reads the record, looks whether
+its device still waits, journals, and writes on a condition. SetBootstrapToken takes the same way.
 
 Promises: after an answer to a message the record never goes back behind what that message said; of each
-enrollment of which a token was written, and of no other, an event tells; every device can come to an end.
+enrollment of which a token was written, and of no other, an event tells, behind that of a removal before it;
+every device can come to an end.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ class Request(NamedTuple):
     changed_by: int
     is_first: bool = False
     """The record that it read has no token of this enrollment."""
+    is_behind: bool = False
+    """The record that it read keeps the event of a removal."""
 
 
 class State(NamedTuple):
@@ -43,6 +46,10 @@ class State(NamedTuple):
     """Enrollments of which a token was written."""
     told: frozenset[int] = frozenset()
     """Enrollments that an event tells of."""
+    removals: int = 0
+    keeps_end: bool = False
+    """The record keeps the event of a removal."""
+    wrong: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,15 @@ class TokenUpdates:
     """`changed_by`, as the rule is; or `generation` alone."""
     event: str = "kept"
     """`kept` by the write; or `journaled` with the message, from what was read."""
+    removals: int = 0
+    removal_is_change: bool = True
+    """A removal by a client changes `changed_by`."""
     order: tuple[str, str] = ("read", "look")
     """First the record is read, then the connection is looked at; or the other way round."""
 
     def start(self) -> State:
-        return State(0, 0, 0, 1, 0, 0, 0, frozenset(), self.impatience, self.enrollments)
+        start = State(0, 0, 0, 1, 0, 0, 0, frozenset(), self.impatience, self.enrollments)
+        return start._replace(removals=self.removals)
 
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
         if s.waits_for:
@@ -80,6 +91,12 @@ class TokenUpdates:
                 enrollments=s.enrollments - 1,
             )
             yield "the device enrolls anew", left
+        if s.removals:
+            by = -100 * s.removals if self.removal_is_change else s.changed_by
+            left = s._replace(removals=s.removals - 1, keeps_end=True, changed_by=by)
+            yield "a client removes the device", left
+        if s.keeps_end:
+            yield "the removal is told", s._replace(keeps_end=False)
         for request in s.requests:
             yield from self._request(s, request)
 
@@ -90,6 +107,7 @@ class TokenUpdates:
                 "generation": s.generation,
                 "changed_by": s.changed_by,
                 "is_first": s.generation not in s.written,
+                "is_behind": s.keeps_end,
             }
             yield f"#{r.number}: reads the record", _go(s, r, at=following["read"], **read)
         elif r.at == "look" and s.waits_for == r.number:
@@ -110,6 +128,8 @@ class TokenUpdates:
         )
         if r.is_first and (is_unchanged or self.event == "journaled"):
             s = s._replace(told=s.told | {r.generation})
+        if is_unchanged and r.is_first and s.keeps_end and not r.is_behind:
+            s = s._replace(wrong="an enrollment is told before the removal that it came after")
         if is_unchanged:
             written = s.written | {r.generation}
             left = s._replace(value=r.value, changed_by=r.number, written=written)
@@ -122,7 +142,7 @@ class TokenUpdates:
             return f"token {s.answered} was answered, and the record holds {s.value}"
         if s.told != s.written:
             return "an event tells of an enrollment that did not come to be, or of one none does"
-        return None
+        return s.wrong
 
     def is_goal(self, s: State) -> bool:
         return s.answered == self.tokens

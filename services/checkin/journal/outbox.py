@@ -1,8 +1,9 @@
 """Publish the outbox: events that are stored with the change of a device that they report.
 
 None of them is lost. Each is journaled, behind what waits of its device, and published, always with the same
-id and the same bytes, until the broker or the relay has it, and removed only then. Every replica works on its
-share of the partitions; if two do the same for a moment, subscribers see one event twice."""
+id and the same bytes, until the broker or the relay has it, and removed only then. Those of one device go one
+after the other, in the order in which its record kept them. Every replica works on its share of the
+partitions; if two do the same for a moment, subscribers see one event twice."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -56,28 +57,36 @@ class Outbox:
         if not partitions:
             return
         due = self._due(await self._identities.outbox(partitions))
-        for chunk in chunked(due, CHUNK):
-            safe = await self._publish(chunk)
-            await self._identities.published([e for e in chunk if e.outbox_event.id in safe])
+        while due:
+            first = {each.device.device: each for each in reversed(due)}
+            safe = set[str]()
+            for chunk in chunked([*first.values()], CHUNK):
+                done = await self._publish(chunk)
+                await self._identities.published([e for e in chunk if e.outbox_event.id in done])
+                safe |= done
+            # What is journaled is in reach of the relay, so the next one of a device waits until it is safe.
+            going = {device for device, each in first.items() if each.outbox_event.id in safe}
+            due = [e for e in due if e.device.device in going and e.outbox_event.id not in safe]
 
     def _due(self, found: Sequence[Outgoing]) -> list[Outgoing]:
-        """Those that are not left to another process, nor behind such a one of their device."""
+        """Those that are not left to another process, nor behind such a one of their device or of a channel
+        of it; earliest first."""
         now, known = self._clock.monotonic(), self._since
         following = [each.outbox_event.id for each in found if each.outbox_event.follows]
         self._since = {id_: known.get(id_, now) for id_ in following}
         before = now - KEPT_FOR.total_seconds()
         due, left = [], set[str]()
-        for each in found:
+        for each in sorted(found, key=lambda each: each.outbox_event.created_at):
             if self._since.get(each.outbox_event.id, before) > before:
-                left.add(each.device.id)
-            if each.device.id not in left:
+                left.add(each.device.device)
+            if each.device.device not in left:
                 due.append(each)
         return due
 
     async def _publish(self, outgoing: Sequence[Outgoing]) -> set[str]:
-        """Returns the ids of the events that are safe."""
+        """Returns the ids of the events that are safe. A user channel has its device's mark."""
         term = self._journal.term
-        devices = {each.device.id for each in outgoing}
+        devices = {each.device.device for each in outgoing}
         records = await self._enrollments.load(devices, secrets=False)
         backlogs = {id_: record.waiting for id_, record in records.items()}
         events = [each.outbox_event.event(each.device.key, WRITER) for each in outgoing]

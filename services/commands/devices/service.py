@@ -122,7 +122,7 @@ class DeviceRemoval:
         if Topic.DEVICE_REMOVED in self.wanted.now:
             at = self.clock.time_ns()
             events = {device: removed_by_client(self.ids.new(), at) for device in devices}
-        removed = await self.enrollments.remove(devices, events)
+        removed = await self.enrollments.remove(devices, self.ids.new(), events)
         await self.queue.cancel_devices(devices, with_event=is_asked)
         log.info("devices_removed", enrollments=removed)
 

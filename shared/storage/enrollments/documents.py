@@ -2,7 +2,8 @@
 
 The push token is not encrypted: it is compared in the store, and worth nothing without the push
 certificate. `renewal_in` and `renewal_look`: the device's partition, and the time of the next check for
-renewal. `notices_in`: its partition while an outbox event is not published."""
+renewal. `notices_in`: its partition while an outbox event is not published; in `notices`, the events are in
+the order in which they were kept, since an update adds a field behind those that are there."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from shared.domain.enrollment import (
 from shared.domain.errors import CannotDecrypt
 from shared.domain.event import Topic
 from shared.domain.identity import LOOK_BEFORE, Identity
-from shared.domain.outbox import OutboxEvent, is_behind
+from shared.domain.outbox import OutboxEvent, as_kept, is_behind
 from shared.domain.versions import is_known, known
 from shared.ports.devices import Imported
 from shared.ports.enrollments import Change
@@ -120,13 +121,13 @@ def outbox_fields(device: str, event: OutboxEvent | None) -> Document:
 
 
 def outbox_of(document: Document) -> list[OutboxEvent]:
-    """The outbox events of a record, earliest first. An event of a newer version is left to that version."""
-    found = [
+    """The outbox events of a record, the one that was kept first first, though clocks differ. An event of a
+    newer version is left to that version."""
+    return as_kept(
         OutboxEvent(id_, topic, kept["at"], kept["facts"], kept.get("follows", False))
         for id_, kept in document.get("notices", {}).items()
         if is_known(topic := known(Topic, kept["topic"]))
-    ]
-    return sorted(found, key=lambda outbox_event: (outbox_event.created_at, outbox_event.id))
+    )
 
 
 def decrypted(document: Document, name: str, keyring: Keyring) -> bytes | None:

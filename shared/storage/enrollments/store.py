@@ -159,8 +159,8 @@ class MongoEnrollments:
     async def _end_user_channels(self, change: Change) -> None:
         """End the user channels of a device that enrolls again or checks out: those of the generation that
         was read, so that a request which its device gave up does not end the channels of its repetition.
-        They get the new generation, so that no late message brings them back."""
-        ended: Document = {"status": EnrollmentStatus.CHECKED_OUT.value}
+        They get the new generation, and this change, so that no late message brings them back."""
+        ended: Document = {"status": EnrollmentStatus.CHECKED_OUT.value, "changed_by": change.by}
         if change.topic is Topic.AUTHENTICATE:
             ended["generation"] = change.by
         await self._documents.update_many(
@@ -243,7 +243,7 @@ class MongoEnrollments:
         )
 
     async def remove(
-        self, devices: Names[str], events: Mapping[str, OutboxEvent] | None = None
+        self, devices: Names[str], by: str, events: Mapping[str, OutboxEvent] | None = None
     ) -> list[str]:
         those, names = {"$in": list(devices)}, {"$in": [users_of(device) for device in devices]}
         ids = [
@@ -251,20 +251,18 @@ class MongoEnrollments:
             for query in ({"_id": those}, {"names": names, "device": those})
             for document in await self._documents.find({**query, "status": _THERE}, {"_id": 1})
         ]
-        gone: Document = {"$unset": dict.fromkeys(_NOT_OF_STUBS, "")}
-        with_event = [
+        kept, gone = events or {}, {"status": GONE, "changed_by": by}
+        removals = [
             UpdateOne(
                 {"_id": id_, "status": _THERE},
-                {"$set": {"status": GONE, **outbox_fields(id_, (events or {})[id_])}, **gone},
+                {
+                    "$set": gone | outbox_fields(id_, kept.get(id_)),
+                    "$unset": dict.fromkeys(_NOT_OF_STUBS, ""),
+                },
             )
             for id_ in ids
-            if id_ in (events or {})
         ]
-        await self._documents.bulk_write(with_event)
-        if ids:
-            await self._documents.update_many(
-                {"_id": {"$in": ids}}, {"$set": {"status": GONE}, **gone}
-            )
+        await self._documents.bulk_write(removals)
         return ids
 
     async def devices(self, query: DeviceQuery) -> list[Enrollment]:

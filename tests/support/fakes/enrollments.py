@@ -239,6 +239,7 @@ class FakeEnrollments:
                     record,
                     status=EnrollmentStatus.CHECKED_OUT,
                     push=None,
+                    changed_by=change.by,
                     generation=change.by if is_new else record.generation,
                 )
                 await asyncio.sleep(0)
@@ -313,7 +314,7 @@ class FakeEnrollments:
         return True
 
     async def remove(
-        self, devices: Collection[str], events: Mapping[str, OutboxEvent] | None = None
+        self, devices: Collection[str], by: str, events: Mapping[str, OutboxEvent] | None = None
     ) -> list[str]:
         self.asked.append(len(devices))
         await self.before("remove")
@@ -323,7 +324,7 @@ class FakeEnrollments:
                 self.unlock_tokens.pop(record.id, None)
                 serial = record.inventory.serial_number or self._last_serials.get(record.id)
                 self._last_serials[record.id] = serial
-                self.records[record.id] = _stub(self.records[record.id])
+                self.records[record.id] = _stub(self.records[record.id], by)
                 if events and record.id in events:
                     self.keep(record.id, events[record.id])
                 removed.append(record.id)
@@ -377,13 +378,13 @@ def _stands(record: Enrollment, change: Change) -> bool:
     return not change.makes_record and record.generation == change.expected_generation
 
 
-def _stub(record: Enrollment) -> Enrollment:
+def _stub(record: Enrollment, by: str) -> Enrollment:
     """What stays of a removed enrollment: whom the certificate proves, and what is owed to it."""
     return Enrollment(
         record.key,
         EnrollmentStatus.REMOVED,
         generation=record.generation,
-        changed_by=record.changed_by,
+        changed_by=by,
         certificate=record.certificate,
         retired_certificates=record.retired_certificates,
         push=record.push,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shared.domain.enrollment import Enrollment, partition_of
 from shared.domain.identity import Quarantine, ReportedExpiry
-from shared.domain.outbox import OutboxEvent
+from shared.domain.outbox import OutboxEvent, as_kept
 from shared.ports.identities import Attempt, Outgoing
 from shared.times import EPOCH
 from tests.support.fakes.enrollments import FakeEnrollments
@@ -150,7 +150,7 @@ class FakeIdentities:
             Outgoing(self._enrollments.records[device], outbox_event)
             for device, outbox in self._enrollments.kept_outbox.items()
             if partition_of(device) in partitions
-            for outbox_event in sorted(outbox, key=lambda each: (each.created_at, each.id))
+            for outbox_event in as_kept(outbox)
         ]
 
     async def published(self, outgoing: Sequence[Outgoing]) -> None:

@@ -368,7 +368,7 @@ async def test_rule_01_an_authenticate_that_was_given_up_does_not_undo_a_renewal
     world, first, _ = await renewing()
     second = await world.replica()
     await serves(second, NEXT.idle())
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
     barrier, late = await held(first, step, NEXT.authenticate())
     await serves(second, NEXT.idle(), NEXT.authenticate(), NEXT.token_update())
     there = record(world)
@@ -430,7 +430,7 @@ async def test_rule_16_a_device_that_left_begins_anew_with_what_follows_its_cert
     second = await world.replica()
     generation = record(world).generation
     if way == "removal":
-        await world.enrollments.remove(["MAC"])
+        await world.enrollments.remove(["MAC"], "removal")
     else:
         await serves(first, device.check_out())
     if step is not None:
@@ -452,7 +452,7 @@ async def test_a_removed_device_begins_anew_though_its_first_authenticate_was_cu
     second = await world.replica()
     generation = record(world).generation
     await serves(first, NEXT.idle())
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
     undisturbed = world.enrollments.before
 
     async def die(operation: str) -> None:

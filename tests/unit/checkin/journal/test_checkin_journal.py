@@ -333,7 +333,7 @@ async def test_rule_08_the_mark_outlives_delete_and_authenticate() -> None:
     world, replica, device = await enrolled()
     lose(world, 2)
     await replica.serve(device.idle())
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
 
     await replica.serve(device.authenticate())
     await replica.relay_all()

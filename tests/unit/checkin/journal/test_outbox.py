@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from services.checkin.journal.outbox import KEPT_FOR
 from shared.domain.enrollment import partition_of
 from shared.domain.errors import BrokerUnavailable, StoreUnavailable
 from shared.domain.event import Event, Topic
-from shared.domain.outbox import removed_by_client, token_invalid
+from shared.domain.outbox import checked_out, removed_by_client, token_invalid
 from shared.ports.enrollments import Mark
 from shared.ports.events import Appended
 from tests.support.checkin_world import Device, Replica, World
@@ -27,7 +28,7 @@ async def removed(world: World) -> None:
     """An API client removes the device."""
     world.clock.advance(timedelta(seconds=1))
     event = removed_by_client(world.ids.new(), world.clock.time_ns())
-    await world.enrollments.remove(["MAC"], {"MAC": event})
+    await world.enrollments.remove(["MAC"], "removal", {"MAC": event})
 
 
 def topics(world: World) -> list[Topic]:
@@ -166,3 +167,79 @@ async def test_beside_a_full_record_events_of_others_go_and_its_own_is_kept() ->
     told = [e.key.device for e in world.publisher.published if e.topic is Topic.DEVICE_REMOVED]
     assert sorted(told) == sorted(["MAC", other])
     assert await world.identities.outbox(range(32)) == []
+
+
+@pytest.mark.parametrize("channel", ["MAC", "MAC:anna"])
+async def test_rule_08_an_event_of_a_user_channel_stays_behind_its_device(channel: str) -> None:
+    world, replica, device = await enrolled()
+    anna = device.user("anna")
+    await replica.serve(device.token_update(anna))
+    world.publisher.outcome = lambda _: Confirm.LOST
+    world.clock.advance(timedelta(seconds=1))
+    await replica.serve(device.token_update(anna, token=b"token 2"))
+    world.publisher.outcome = lambda _: Confirm.CONFIRMED
+    before = len(world.publisher.published)
+    await token_dies(world, channel)
+
+    await replica.outbox.look()
+    assert topics(world)[before:] == []
+
+    await replica.relay_all()
+    assert topics(world)[before:] == [Topic.TOKEN_UPDATE, Topic.PUSH_TOKEN_INVALID]
+
+
+async def test_rule_08_an_event_of_a_user_channel_waits_for_what_is_left_to_another_process() -> (
+    None
+):
+    world, replica, device = await enrolled()
+    await replica.serve(device.token_update(device.user("anna")))
+    await token_dies(world, "MAC:anna")
+    earlier = checked_out("1", world.clock.time_ns() - 1)
+    world.enrollments.keep("MAC", earlier)
+    before = len(world.publisher.published)
+
+    await replica.outbox.look()
+    assert topics(world)[before:] == []
+
+    world.clock.advance(KEPT_FOR)
+    await replica.outbox.look()
+    assert topics(world)[before:] == [Topic.DEVICE_REMOVED, Topic.PUSH_TOKEN_INVALID]
+
+
+async def token_dies(world: World, channel: str) -> None:
+    world.clock.advance(timedelta(seconds=1))
+    push = world.enrollments.records[channel].push
+    assert push is not None
+    event = token_invalid(world.ids.new(), world.clock.time_ns(), "410")
+    assert await world.enrollments.mark_token(channel, push.token, dead=True, event=event)
+
+
+async def test_rule_08_the_record_says_which_of_two_events_came_first_not_their_clocks() -> None:
+    world, replica, _ = await enrolled()
+    at = world.clock.time_ns()
+    world.enrollments.keep("MAC", removed_by_client("2", at + 15 * 10**9))
+    world.enrollments.keep("MAC", token_invalid("1", at, "Unregistered"))
+
+    await replica.outbox.look()
+
+    assert world.publisher.firsts("MAC")[2:] == ["2", "1"]
+    first, second = world.publisher.published[-2:]
+    assert first.created_at < second.created_at
+
+
+async def test_rule_08_an_event_of_ours_is_journaled_once_the_one_before_it_is_safe() -> None:
+    """What is in the journal and under no mark yet, the relay may publish with what is around it."""
+    world, replica, _ = await enrolled()
+    at = world.clock.time_ns()
+    world.enrollments.keep("MAC", token_invalid("1", at, "Unregistered"))
+    world.enrollments.keep("MAC", removed_by_client("2", at))
+    publish, world.publisher.publish = world.publisher.publish, killed  # type: ignore[method-assign]
+
+    with pytest.raises(ConnectionError):
+        await replica.outbox.look()
+    assert "1" in world.journal.events
+    assert "2" not in world.journal.events
+
+    world.publisher.publish = publish  # type: ignore[method-assign]
+    await replica.outbox.look()
+    assert world.publisher.firsts("MAC")[2:] == ["1", "2"]

@@ -519,7 +519,7 @@ async def test_a_removed_device_that_speaks_again_is_known_again() -> None:
     replica = await world.replica()
     device = Device()
     await device.enroll(replica)
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
 
     assert await replica.serve(device.idle()) == [Answer()]
 
@@ -533,7 +533,7 @@ async def test_a_removed_user_channel_that_speaks_again_is_known_again() -> None
     anna = device.user("anna")
     await device.enroll(replica)
     await replica.serve(device.token_update(anna))
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
 
     assert await replica.serve(device.idle(anna)) == [Answer()]
 

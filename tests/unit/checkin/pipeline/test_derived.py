@@ -93,7 +93,7 @@ async def removed(world: World) -> str:
     """A client removes the device a second later; returns the id of the event."""
     world.clock.advance(timedelta(seconds=1))
     event = removed_by_client(world.ids.new(), world.clock.time_ns())
-    await world.enrollments.remove(["MAC"], {"MAC": event})
+    await world.enrollments.remove(["MAC"], "removal", {"MAC": event})
     return event.id
 
 
@@ -504,7 +504,7 @@ async def test_an_enrollment_is_told_though_a_client_removed_the_device_meanwhil
     replica = await world.replica()
     device = Device()
     await replica.serve(device.authenticate())
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
     if is_idle:
         await replica.serve(device.idle())
 
@@ -519,7 +519,7 @@ async def test_a_device_that_comes_back_after_its_removal_has_not_enrolled_again
     replica = await world.replica()
     device = Device()
     await device.enroll(replica)
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
 
     await replica.serve(device.idle())
     await replica.serve(device.token_update(token=b"other"))
@@ -532,11 +532,11 @@ async def leaves(world: World, replica: Replica, device: Device) -> None:
 
 
 async def is_removed(world: World, replica: Replica, device: Device) -> None:
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
 
 
 async def is_removed_and_idle(world: World, replica: Replica, device: Device) -> None:
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
     await replica.serve(device.idle())
 
 

@@ -53,7 +53,7 @@ async def test_removing_a_device_makes_room_for_its_users_after_a_minute() -> No
     for n in range(3):
         await replica.serve(device.token_update(device.user(f"more-{n}")))
     assert asked.count("count_users") == 1
-    await world.enrollments.remove(["MAC"])
+    await world.enrollments.remove(["MAC"], "removal")
     world.clock.advance(LOOKED_UP_FOR)
 
     [answer] = await replica.serve(device.token_update(device.user("one-more")))

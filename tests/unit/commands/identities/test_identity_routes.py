@@ -147,7 +147,7 @@ async def test_a_binding_is_shown_with_all_that_is_known(client: Client, name: s
 
 
 async def test_a_removed_device_is_shown_by_its_udid(client: Client) -> None:
-    await client.enrollments.remove(["MAC"])
+    await client.enrollments.remove(["MAC"], "removal")
 
     status, shown = await client.call("GET")
 

@@ -241,7 +241,7 @@ async def test_a_subscription_for_a_serial_number_hears_that_its_device_is_remov
         "o", "http://o.invalid/", topics=topics, filters=only(serial_numbers=["C03"])
     )
     world.publish("answer")
-    await world.enrollments.remove({"MAC"})
+    await world.enrollments.remove({"MAC"}, "removal")
     world.publish("removed", topic=Topic.DEVICE_REMOVED)
     replica = Replica(world)
     replica.subscriptions.subscriptions = [sub, other]
