@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.cli.opening import command_settings, opened_stores
 from shared.concurrency.clock import SystemClock
-from shared.domain.errors import BadRequest
+from shared.domain.errors import Misconfigured
 from shared.ports.certificates import AuthorityStore
 from shared.ports.clock import Clock
 from shared.security.authority import open_authority
@@ -39,7 +39,7 @@ async def write_identity(
 ) -> list[Path]:
     """Write NAME-key.pem, NAME-cert.pem and ca.pem to `out_dir`; the paths, in that order."""
     if not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
-        raise BadRequest("name: expected one that can be a file's")
+        raise Misconfigured("name: expected one that can be a file's")
     authority = await open_authority(store, clock)
     issued = authority.issue(name, clock)
     contents = {

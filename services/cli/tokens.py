@@ -14,7 +14,7 @@ from services.cli.opening import command_settings, opened_database
 from services.commands.access.tokens import ApiTokens
 from shared.concurrency.clock import SystemClock, SystemIds
 from shared.domain.access import AuditEntry, Token
-from shared.domain.errors import BadRequest
+from shared.domain.errors import Misconfigured
 from shared.ports.access import AuditLog
 from shared.ports.clock import Clock, Ids
 from shared.storage.access.audit import MongoAuditLog
@@ -55,11 +55,11 @@ class TokenCommand:
     async def run(
         self, action: str, names: Sequence[str], scopes: Sequence[str] = (), days: int | None = None
     ) -> None:
-        """Raises BadRequest, Conflict or NotFound with words for a person."""
+        """Raises Misconfigured, BadRequest, Conflict or NotFound with words for a person."""
         if action == "list":
             await self._list()
         elif not names:
-            raise BadRequest(f"token {action}: expected a name")
+            raise Misconfigured(f"token {action}: expected a name")
         elif action == "create":
             await self._create(names, scopes, days)
         else:
@@ -70,9 +70,9 @@ class TokenCommand:
 
     async def _create(self, names: Sequence[str], scopes: Sequence[str], days: int | None) -> None:
         if len(names) > 1:
-            raise BadRequest("token create: expected one name")
+            raise Misconfigured("token create: expected one name")
         if days is not None and not 0 < days < 36_500:
-            raise BadRequest("--days: expected a number from 1 on")
+            raise Misconfigured("--days: expected a number from 1 on")
         expires_at = None if days is None else self.clock.now() + timedelta(days=days)
         token, secret = await self.tokens.create(
             names[0], scopes, created_by=CALLER, expires_at=expires_at

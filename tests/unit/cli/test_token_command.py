@@ -8,7 +8,7 @@ import pytest
 from services.cli.tokens import TokenCommand
 from services.commands.access.tokens import ApiTokens
 from shared.domain.access import token_digest
-from shared.domain.errors import BadRequest, Conflict, NotFound, StoreUnavailable
+from shared.domain.errors import BadRequest, Conflict, Misconfigured, NotFound, StoreUnavailable
 from tests.support.fakes.audit import FakeAuditLog
 from tests.support.fakes.clock import START, FakeClock, FakeIds
 from tests.support.fakes.tokens import FakeTokens
@@ -97,12 +97,12 @@ async def test_a_token_that_cannot_be_recorded_is_not_shown(line: Line) -> None:
 @pytest.mark.parametrize(
     ("action", "names", "days", "error"),
     [
-        ("create", (), None, BadRequest),
-        ("create", ("a", "b"), None, BadRequest),
+        ("create", (), None, Misconfigured),
+        ("create", ("a", "b"), None, Misconfigured),
         ("create", ("api-key",), None, BadRequest),
-        ("create", ("ci",), 0, BadRequest),
+        ("create", ("ci",), 0, Misconfigured),
         ("create", ("taken",), None, Conflict),
-        ("revoke", (), None, BadRequest),
+        ("revoke", (), None, Misconfigured),
         ("revoke", ("nobody",), None, NotFound),
     ],
 )

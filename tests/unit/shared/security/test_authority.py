@@ -131,5 +131,5 @@ async def test_a_key_file_is_its_owners_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "..", ".hidden", "a\0b", "a\\b"])
 async def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadRequest, match="name"):
+    with pytest.raises(Misconfigured, match="name"):
         await write_identity(name, tmp_path, FakeAuthorityStore(), CLOCK)
