@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from shared.times import nanoseconds, time_of_event
+
 CONFIG_SUBSCRIPTION = "config"
 """The id of the subscription that MDM_WEBHOOK_URL makes."""
 MICROMDM_TOPICS = "mdm.*"
 """The pattern of MicroMDM's topics."""
-LIVE_FROM = 3 * 10**18
-"""The numbers of deliveries that are stored while their subscription's history is: beyond any event's time in
-nanoseconds, which is the number of what belongs to that history."""
+BEYOND_TIMES = 3 * 10**18
+"""No event has a time (nanoseconds) from here on. A former version stored live events with such numbers while
+the history of their subscription was being stored."""
 
 
 class SubscriptionState(StrEnum):
@@ -183,6 +185,15 @@ class Delivery:
     @property
     def id(self) -> str:
         return f"{self.queue.subscription}:{self.event_id}"
+
+    @property
+    def number_again(self) -> int:
+        """That of a dead letter which is tried again: its own, about its event's time, is below those of
+        newer events. Of one that a former version made beyond all times it is the time in its event's id."""
+        if self.number < BEYOND_TIMES:
+            return self.number
+        moment = time_of_event(self.event_id)
+        return min(nanoseconds(moment) if moment else 0, BEYOND_TIMES)
 
 
 START = "start"

@@ -4,6 +4,7 @@ Promises: MicroMDM's keys in MicroMDM's order, and one event gives the same byte
 here may depend on anything but the event; a new key must come from it too, and only where a subscriber asked.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,12 +14,16 @@ import orjson
 
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import EXTRA_TOPICS, Event, Topic
+from shared.times import nanoseconds, parse_rfc3339
 
 _NANOSECONDS = 1_000_000_000
 _OF_NO_DEVICE = {
     Topic.WEBHOOK_DISABLED: "webhook_event",
     Topic.PUSH_CERTIFICATE_EXPIRING: "push_certificate_event",
 }
+_CREATED_AT = re.compile(rb'"created_at":"([0-9-]{10}T[0-9:]{8})\.([0-9]{9})Z"')
+_HEAD = 512
+"""Topic, id and time are within so many bytes."""
 _BODY, _IN_JOURNAL, _SIZE = "body", "journal", "size"
 
 
@@ -53,6 +58,13 @@ def event_json(event: Event) -> bytes:
         return orjson.dumps(document)
     except TypeError:  # a lone surrogate, which UTF-8 cannot carry
         return orjson.dumps(_printable(document))
+
+
+def time_in(body: bytes) -> int | None:
+    """The time (nanoseconds) in the JSON of an event as `event_json` writes it; None in any other."""
+    found = _CREATED_AT.search(body, 0, _HEAD)
+    moment = parse_rfc3339(found[1].decode() + "Z") if found else None
+    return nanoseconds(moment) + int(found[2]) if found and moment else None
 
 
 def _own(event: Event) -> dict[str, Any]:

@@ -40,14 +40,14 @@ class Subscriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The pending deliveries of a queue: their numbers, the oldest event, and how many there are. `is_asked`:
-    by an operator."""
+    """The pending deliveries of a queue: their numbers, the oldest event, and how many there are. `asked`:
+    the events that an operator wants to be tried, each with the time of that."""
 
     lowest: int
     highest: int
     oldest: str
     count: int = 1
-    is_asked: bool = False
+    asked: frozenset[tuple[str, datetime]] = frozenset()
 
 
 class Deliveries(Protocol):

@@ -43,6 +43,10 @@ class Received(Protocol):
     @property
     def device(self) -> str: ...
     @property
+    def created_at(self) -> int | None:
+        """Its time (nanoseconds); None: only the journal has it."""
+
+    @property
     def size(self) -> int:
         """Bytes of the body, in memory or not."""
 

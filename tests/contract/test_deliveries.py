@@ -287,6 +287,26 @@ async def test_a_retry_by_hand_makes_it_pending_with_a_fresh_schedule(
     assert await deliveries.lease(found, "h2", LATER, NOW) == {"config:a"}
 
 
+@pytest.mark.parametrize(
+    ("event", "number", "again"),
+    [
+        ("a", 7, 7),
+        ("a", 1_790_000_000_000_000_000, 1_790_000_000_000_000_000),
+        # beyond all times, as a former version made it
+        ("0199b5d0-0000-7000-8000-000000000001", 3 * 10**18 + 4, 0x199B5D00000 * 10**6),
+        ("of no time", 3 * 10**18 + 4, 0),
+    ],
+)
+async def test_a_dead_letter_that_is_tried_again_has_its_number(
+    deliveries: Deliveries, event: str, number: int, again: int
+) -> None:
+    await give_up(deliveries, owed(event, number))
+
+    await deliveries.retry([f"config:{event}"], NOW)
+
+    assert [each.number for each in await waiting(deliveries)] == [again]
+
+
 async def test_what_is_revived_is_pending_again_and_what_is_pending_is_left_alone(
     deliveries: Deliveries,
 ) -> None:
@@ -426,10 +446,22 @@ async def test_a_pending_one_that_is_asked_for_is_due_and_shows_until_it_is_trie
 
     [found] = await waiting(deliveries)
     assert (made, found.attempts, found.next_attempt_at) == (1, 7, NOW)
-    assert await blocked(deliveries) == {MAC: Backlog(1, 1, "a", is_asked=True)}
+    assert await blocked(deliveries) == {MAC: Backlog(1, 1, "a", asked=frozenset({("a", NOW)}))}
     await deliveries.lease([found], "h1", LATER, NOW)
     await deliveries.failed(found, "h1")
     assert await blocked(deliveries) == {MAC: Backlog(1, 1, "a")}
+
+
+async def test_each_time_that_an_operator_asks_is_another_one(deliveries: Deliveries) -> None:
+    for number, event in enumerate("abc", start=1):
+        await deliveries.store([owed(event, number)])
+    await deliveries.retry(["config:b", "config:c"], NOW)
+
+    first = (await blocked(deliveries))[MAC].asked
+    await deliveries.retry(["config:b"], LATER)
+
+    assert first == {("b", NOW), ("c", NOW)}
+    assert (await blocked(deliveries))[MAC].asked == {("b", LATER), ("c", NOW)}
 
 
 async def test_retrying_all_leaves_what_is_pending_alone(deliveries: Deliveries) -> None:

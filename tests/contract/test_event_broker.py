@@ -107,6 +107,7 @@ async def test_a_published_event_reaches_its_partition_with_the_bytes_of_the_web
     assert received.event_id == sent.id
     assert received.topic == "mdm.Connect"
     assert received.device == DEVICE
+    assert received.created_at == sent.created_at
     assert received.body == event_json(sent)
 
 
@@ -125,6 +126,7 @@ async def test_a_received_event_tells_its_size_and_what_it_holds_in_memory(
     assert was_dropped == (held > 0)
     assert received.held == 0
     assert received.size == size
+    assert received.created_at == sent.created_at
     assert received.body == (None if was_dropped else event_json(sent))
 
 

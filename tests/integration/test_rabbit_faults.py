@@ -451,6 +451,7 @@ async def test_a_message_without_a_body_tells_the_size_of_what_the_journal_has(
     [received] = got
     assert (received.event_id, received.size) == ("id-1", 20_000_000)
     assert (received.held, received.body, received.drop_body()) == (0, None, False)
+    assert received.created_at is None
 
 
 async def test_what_is_dead_lettered_without_its_body_says_where_the_body_is(
@@ -481,6 +482,7 @@ async def test_a_body_of_somebody_elses_message_is_never_dropped(
 
     assert not got[0].drop_body()
     assert got[0].body == b'{"a":1}'
+    assert got[0].created_at is None
 
 
 class BrokenClock(SystemClock):

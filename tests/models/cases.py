@@ -100,6 +100,12 @@ HOLDS: dict[str, Model] = {
     "lane, a subscription with history": DeliveryQueues(
         (2, 3), DeliveryQueueBudget(), history=(1,)
     ),
+    "lane, history of events that are live too": DeliveryQueues(
+        (1, 2, 3), DeliveryQueueBudget(), history=(1, 2)
+    ),
+    "lane, an event is skipped and retried": DeliveryQueues(
+        (1, 2, 3), DeliveryQueueBudget(bad=2, skips=1)
+    ),
     "in-process broker": LocalBroker(),
     "janitor": Janitor(),
     "review of silent devices": Reviews(),
@@ -126,6 +132,15 @@ LARGER: dict[str, Model] = {
     ),
     "lane, history while a partition moves": DeliveryQueues(
         (2, 3), DeliveryQueueBudget(bad=1, moves=1), history=(1,)
+    ),
+    "lane, history of what is live too while a partition moves": DeliveryQueues(
+        (1, 2, 3), DeliveryQueueBudget(moves=1), history=(1, 2)
+    ),
+    "lane, history of what is live too beside a kill": DeliveryQueues(
+        (1, 2), DeliveryQueueBudget(bad=1, kills=1, leases=1), history=(1, 2)
+    ),
+    "lane, skipped and retried while a partition moves": DeliveryQueues(
+        (1, 2, 3), DeliveryQueueBudget(bad=1, skips=1, moves=1)
     ),
     "lane, history beside a kill": DeliveryQueues(
         (2,), DeliveryQueueBudget(bad=1, kills=1, leases=1), history=(1,)
@@ -420,9 +435,19 @@ BROKEN: dict[str, tuple[Model, Verdict, str]] = {
         "",
     ),
     "rule 11: history and live events are counted together": (
-        DeliveryQueues((2, 3), DeliveryQueueBudget(), history=(1,), has_floor=False),
+        DeliveryQueues((2, 3), DeliveryQueueBudget(), history=(1,), numbers="count"),
         Verdict.UNSAFE,
         "out of order",
+    ),
+    "rule 11: live events are beyond all history": (
+        DeliveryQueues((1, 2), DeliveryQueueBudget(), history=(1, 2), numbers="beyond"),
+        Verdict.UNSAFE,
+        "out of order",
+    ),
+    "rule 11: numbers begin anew": (
+        DeliveryQueues((1, 2), DeliveryQueueBudget(bad=2, skips=1), numbers="count"),
+        Verdict.UNSAFE,
+        "e1 was retried, and e2 came before it",
     ),
     "rule 11: history is not read before a live event": (
         DeliveryQueues((2, 3), DeliveryQueueBudget(), history=(1,), reads_history=False),

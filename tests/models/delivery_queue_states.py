@@ -37,6 +37,8 @@ class Replica(NamedTuple):
     """It knows the subscription as one that sends nothing for now."""
     is_current: bool = True
     """It has read what is stored since it knows that the history is."""
+    knows: bool = True
+    """It has seen the subscription."""
 
 
 class Stored(NamedTuple):
@@ -61,6 +63,8 @@ class Budget(NamedTuple):
     """An event is set aside, since its receiver cannot take it."""
     pauses: int = 0
     """The subscription is paused."""
+    skips: int = 0
+    """An operator skips an event that waits, and retries it."""
 
 
 class State(NamedTuple):
@@ -74,11 +78,15 @@ class State(NamedTuple):
     late: frozenset[int]
     budget: Budget
     aside: frozenset[int] = frozenset()
-    """Events that were ever set aside: they may come late."""
+    """Events that were ever set aside or skipped: they may come late."""
     is_held: bool = False
     """The subscription sends nothing for now."""
     history: tuple[int, ...] = ()
     """Events of before, which are stored while the subscription is prepared."""
+    dead: frozenset[Stored] = frozenset()
+    """Dead letters: skipped by an operator."""
+    behind: frozenset[tuple[int, int]] = frozenset()
+    """Of what was retried: it, and each newer event that waited."""
 
 
 def with_replica(s: State, which: int, **changes: object) -> State:

@@ -7,10 +7,12 @@ that takes no step; a lease may end under it.
 
 A receiver may refuse an event: that one is set aside beside the delivery queue, and retried by itself. A
 subscription may be paused, and may begin with history: then another process stores events of before while it
-is held, and new ones are stored behind them; a replica knows late that it is held, or active again.
+is held, also such as the replicas store themselves; a replica knows late that there is such a subscription,
+that it is held, or active again. An operator may skip an event that waits, and retry it.
 
 Promises: each event is delivered, the first deliveries are in the order of the queue, but for events that
-were set aside, and nothing is left in the queue, unacked or stored.
+were set aside or skipped, and nothing is left in the queue, unacked or stored. What was skipped and is
+retried comes before all newer ones that wait and are not on their way.
 """
 
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ from tests.models.delivery_queue_states import (
 )
 
 TIMES = {1: 20, 2: 10, 3: 30}
-"""Of the events, by clocks that differ."""
+"""Of the events, by clocks that differ; where history or a skipped event is, they agree."""
 REPLICAS = (0, 1)
 PREFETCH = 2
 FLOOR = 100
@@ -68,14 +70,15 @@ class DeliveryQueues:
 
     history: tuple[int, ...] = ()
     """It is prepared with these events, which were before the others."""
-    has_floor: bool = True
-    """While it is prepared, live events are stored with numbers beyond those of its history."""
+    numbers: str = "time"
+    """An event that is stored has its time as number, or one more than the highest that is known. Or that
+    alone (`count`); or, while the subscription is prepared, a number `beyond` all of its history."""
     reads_history: bool = True
     """Once it is active, what is stored is read before an event is sent at once."""
 
     def start(self) -> State:
         is_held = bool(self.history)
-        idle = Replica("idle", 0, (), False, 1, None, None, holds=is_held)
+        idle = Replica("idle", 0, (), False, 1, None, None, holds=is_held, knows=not is_held)
         nobody, nothing = (NOBODY, 0), frozenset[Stored]()
         state = State(
             self.queue, ((), ()), nobody, (idle, idle), nothing, (), frozenset(), self.budget
@@ -85,6 +88,7 @@ class DeliveryQueues:
     def steps(self, s: State) -> Iterator[tuple[str, State]]:
         yield from self._broker(s)
         yield from self._subscription(s)
+        yield from self._operator(s)
         for event in s.late:
             yield f"e{event} arrives late", arrived(s._replace(late=s.late - {event}), event)
         for r in REPLICAS:
@@ -109,7 +113,11 @@ class DeliveryQueues:
                     yield f"{r} becomes the consumer", left._replace(active=(r, epoch + 1))
             return
         replica = s.replicas[active]
-        if s.ready and len(s.unacked[active]) < PREFETCH and replica.epoch == epoch:
+        # What came later than its history is after the time in which all replicas know a subscription.
+        may_come = s.ready and (
+            s.ready[0] in self.history or all(each.knows for each in s.replicas)
+        )
+        if may_come and len(s.unacked[active]) < PREFETCH and replica.epoch == epoch:
             event = s.ready[0]
             given = (*s.unacked[active], (event, epoch))
             unacked = tuple(given if i == active else u for i, u in enumerate(s.unacked))
@@ -133,11 +141,14 @@ class DeliveryQueues:
             yield "it is paused", spent(s, "pauses")._replace(is_held=True)
         if s.history:
             event = s.history[0]
-            stored = s.stored | {Stored(event, event, NOBODY)}
-            yield f"e{event} is stored", s._replace(stored=stored, history=s.history[1:])
-        elif s.is_held:
+            is_there = any(each.event == event for each in s.stored)
+            new = set() if is_there else {Stored(event, self._time(event), NOBODY)}
+            yield f"e{event} is stored", s._replace(stored=s.stored | new, history=s.history[1:])
+        elif s.is_held and all(each.knows for each in s.replicas):
             yield "it is active again", s._replace(is_held=False)
         for r in REPLICAS:
+            if not s.replicas[r].knows:
+                yield f"{r} sees the subscription", with_replica(s, r, knows=True)
             if s.replicas[r].holds != s.is_held:
                 is_current = s.is_held or not (self.history and self.reads_history)
                 left = with_replica(s, r, holds=s.is_held, is_current=is_current)
@@ -147,10 +158,33 @@ class DeliveryQueues:
         """It sends no event at once."""
         return replica.blocked or replica.holds or not replica.is_current
 
-    def _number(self, replica: Replica) -> int:
-        """That of the next event that it stores."""
-        behind = self.has_floor and self.history and (replica.holds or not replica.is_current)
-        return max(replica.number, FLOOR) if behind else replica.number
+    def _time(self, event: int) -> int:
+        return 10 * event if self.history or self.budget.skips else TIMES[event]
+
+    def _number(self, replica: Replica, event: int) -> int:
+        """That of an event that it stores now."""
+        if self.numbers == "time":
+            return max(replica.number, self._time(event))
+        is_beyond = self.numbers == "beyond" and (replica.holds or not replica.is_current)
+        return max(replica.number, FLOOR) if is_beyond else replica.number
+
+    # --- an operator
+
+    def _operator(self, s: State) -> Iterator[tuple[str, State]]:
+        for each in s.stored if s.budget.skips else ():
+            if not each.is_aside:
+                dead = s.dead | {each._replace(lease=NOBODY)}
+                left = spent(s, "skips")._replace(stored=s.stored - {each}, dead=dead)
+                yield f"e{each.event} is skipped", left._replace(aside=s.aside | {each.event})
+        for each in s.dead:
+            on_their_way = {r.retry.event for r in s.replicas if r.retry}
+            on_their_way |= {r.attempt.event for r in s.replicas if r.attempt}
+            on_their_way |= {event for unacked in s.unacked for event, _ in unacked}
+            newer = {other.event for other in s.stored if other.event > each.event}
+            newer = newer.difference(on_their_way, s.ready, s.delivered, s.late)
+            behind = {(each.event, other) for other in newer}
+            left = s._replace(stored=s.stored | {each}, dead=s.dead - {each})
+            yield f"e{each.event} is retried", left._replace(behind=s.behind | behind)
 
     # --- a replica becomes the consumer, and ends to be
 
@@ -199,7 +233,10 @@ class DeliveryQueues:
     def _begun(self, s: State, r: int) -> tuple[str, State]:
         replica = s.replicas[r]
         event, rest = replica.buffer[0], replica.buffer[1:]
-        attempt = Attempt("send", event, replica.epoch, self._number(replica))
+        attempt = Attempt("send", event, replica.epoch, self._number(replica, event))
+        if not replica.knows:
+            left = with_replica(s, r, attempt=attempt._replace(at="ack"), buffer=rest)
+            return f"{r} takes e{event} for nobody", left
         if not self._stores(replica):
             return f"{r} begins with e{event}", with_replica(s, r, attempt=attempt, buffer=rest)
         left = with_replica(
@@ -229,7 +266,7 @@ class DeliveryQueues:
     def _blocked(self, s: State, r: int, attempt: Attempt) -> tuple[str, State]:
         replica = s.replicas[r]
         is_same = replica.epoch == attempt.epoch
-        number = self._number(replica) if is_same else attempt.number
+        number = self._number(replica, attempt.event) if is_same else attempt.number
         left = with_replica(
             s,
             r,
@@ -259,7 +296,10 @@ class DeliveryQueues:
             yield from self._timer_reads(s, r)
         elif replica.retry.at == "empty":
             blocked = replica.blocked and replica.role != "serving"
-            yield f"{r} frees the lane", with_replica(s, r, retry=None, blocked=blocked)
+            is_idle = not (blocked or replica.buffer or replica.attempt)
+            number = 1 if is_idle else replica.number  # what is idle is forgotten
+            left = with_replica(s, r, retry=None, blocked=blocked, number=number)
+            yield f"{r} frees the lane", left
         else:
             yield from self._retried(s, r, "retry", replica.retry)
         if replica.beside is not None:
@@ -343,8 +383,11 @@ class DeliveryQueues:
         firsts = [event for event in s.delivered if event not in s.aside]
         if firsts != sorted({*self.queue, *self.history} - s.aside)[: len(firsts)]:
             return f"delivered out of order: {firsts}"
+        for first, later in s.behind:
+            if later in s.delivered and first not in s.delivered:
+                return f"delivered out of order: e{first} was retried, and e{later} came before it"
         return None
 
     def is_goal(self, s: State) -> bool:
-        is_empty = not s.ready and not s.stored and s.unacked == ((), ())
+        is_empty = not (s.ready or s.stored or s.dead) and s.unacked == ((), ())
         return is_empty and set(s.delivered) == {*self.queue, *self.history}

@@ -117,19 +117,23 @@ class World:
         has_body: bool = True,
     ) -> None:
         """Journal events, then put them in the queue."""
+        self.write(*event_ids, device=device, topic=topic)
+        self.queue.publish(
+            *(QueuedEvent(event_id, device, topic.value, has_body) for event_id in event_ids)
+        )
+
+    def write(self, *event_ids: str, device: str = DEVICE, topic: Topic = Topic.CONNECT) -> None:
+        """Journal events: they are published later, or were."""
         for number, event_id in enumerate(event_ids):
             self.journal.events[event_id] = Event(
                 id=event_id,
                 topic=topic,
                 key=EnrollmentKey(device, device=device, udid=device),
-                created_at=number,
+                created_at=self.clock.time_ns() + number,
                 raw_payload=event_id.encode(),
                 writer="w",
                 number=number,
             )
-        self.queue.publish(
-            *(QueuedEvent(event_id, device, topic.value, has_body) for event_id in event_ids)
-        )
 
     async def run(self, seconds: float) -> None:
         await self.clock.run(timedelta(seconds=seconds))

@@ -2,11 +2,11 @@
 
 Promises (docs/rules.md, rule 11): an event goes to the subscriptions that want it, and is acked once each of
 its delivery queues has delivered it or stored it, never while the subscriptions cannot be read; a delivery
-queue with something stored makes no attempt before that is gone; the order of what is stored is a number, one
-more than the highest known in the delivery queue, and where the event is stored already, the stored number
-counts. Nothing is handled before the blocked delivery queues are loaded. An event that the store refuses for
-ever is dead-lettered, and its delivery queue goes on. Bodies beyond the process's budget are read back from
-the journal when their turn comes; while that cannot be, the event stays the first, at no attempt's cost.
+queue with something stored makes no attempt before that is gone; the order of what is stored is a number, the
+event's time or one more than the highest known in the delivery queue; where the event is stored already, the
+stored number counts. Nothing is handled before the blocked delivery queues are loaded. What the store refuses
+for ever is dead-lettered. A body beyond the process's budget is read back from the journal; until then its
+event stays the first, at no attempt's cost.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from services.webhook.endpoints.sender import AttemptOutcome
 from services.webhook.endpoints.subscribers import Subscribers
 from shared.concurrency.periodic import Step
 from shared.domain.errors import Refused, StoreUnavailable, Unavailable
-from shared.domain.subscription import LIVE_FROM, Delivery, DeliveryQueueKey, Subscription
+from shared.domain.subscription import Delivery, DeliveryQueueKey, Subscription
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Backlog
 from shared.ports.events import Received
@@ -43,6 +43,7 @@ _AFTER_A_FAULT = timedelta(seconds=1)
 
 class RetryPlan(Protocol):
     def plan(self, queues: "PartitionQueues", queue: DeliveryQueue, wait: timedelta) -> None: ...
+    def hasten(self, queues: "PartitionQueues", queue: DeliveryQueue) -> bool: ...
     def next_attempt(
         self, subscription: Subscription, attempts: int, now: datetime, asked: timedelta
     ) -> datetime | None: ...
@@ -109,8 +110,8 @@ class PartitionQueues:
         for key, backlog in backlogs.items():
             queue = self._queue(key)
             queue.learn(backlog, self._clock.monotonic())
-            if backlog.is_asked:
-                self._subscribers.endpoint(key.subscription).ask_now()
+            if not backlog.asked <= queue.heeded and self._retry_plan.hasten(self, queue):
+                queue.heeded = backlog.asked
             self._retry_plan.plan(self, queue, timedelta())
 
     def loaded(self) -> None:
@@ -262,8 +263,8 @@ class PartitionQueues:
     ) -> None:
         """Store the event as the last one of its delivery queue, which is blocked from now on."""
         event = arrival.received
-        floor = LIVE_FROM if self._misses_history(subscription) else 0
-        number = queue.begin_store(self._clock.monotonic(), floor)
+        at = await self._store.created_at(event)
+        number = queue.begin_store(self._clock.monotonic(), at)
         delivery = Delivery(queue.key, event.event_id, number, size=event.size, topic=event.topic)
         if outcome is not None:
             delivery = self._tried(queue, subscription, delivery, outcome)

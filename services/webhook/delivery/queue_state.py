@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from services.webhook.delivery.filters import Passes
@@ -49,6 +49,8 @@ class DeliveryQueue:
 
     due: float | None = None
     is_retrying: bool = False
+    is_asked: bool = False
+    """It waits for the attempt that an operator asked for."""
     is_hurried: bool = False
     hurry_from: float = 0.0
     """The earliest time to hurry it again, later and later while it fails."""
@@ -57,6 +59,8 @@ class DeliveryQueue:
     probed_at: float = 0.0
     """When it last asked whether its subscriber is back."""
     hurry_pause: timedelta = _FIRST_HURRY_PAUSE
+    heeded: frozenset[tuple[str, datetime]] = frozenset()
+    """What an operator asked for, as the last read had it, once that was heeded."""
 
     @property
     def is_idle(self) -> bool:
@@ -95,12 +99,12 @@ class DeliveryQueue:
                 del self.arrivals[self.passed]
                 await done(arrival)
 
-    def begin_store(self, now: float, floor: int = 0) -> int:
-        """Block the delivery queue and take the number of the delivery that is about to be stored: above
-        `floor`, and above all that is known."""
+    def begin_store(self, now: float, created_at: int) -> int:
+        """Block the delivery queue and take the number of the delivery that is about to be stored: the time
+        of its event, or one more than the highest that is known."""
         self.is_storing = True
         self.changes += 1
-        self.highest = max(self.highest, floor) + 1
+        self.highest = max(self.highest + 1, created_at)
         if not self.blocked:
             self.head = self.highest
             self.failing_since = now
@@ -116,8 +120,8 @@ class DeliveryQueue:
 
     def learn(self, backlog: Backlog, now: float) -> None:
         """A read found deliveries of this delivery queue in the store. What was planned for it is void if an
-        operator skipped its head, put an older one before it, or asks for an attempt."""
-        if backlog.is_asked or backlog.lowest != self.head:
+        operator skipped its head, or put an older one before it."""
+        if backlog.lowest != self.head:
             self.due = None
         self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
         if not self.blocked:

@@ -59,6 +59,21 @@ class Retries:
         if queue.due is None and not queue.is_retrying:
             self._plan(queues, queue, wait)
 
+    def hasten(self, queues: PartitionQueues, queue: DeliveryQueue) -> bool:
+        """An operator asks for an attempt: it goes before those of other delivery queues, whatever pause its
+        subscriber has. False: one that is under way, or asked for too, may begin another pause."""
+        endpoint = self._subscribers.endpoint(queue.key.subscription)
+        ready = self._ready.setdefault(queue.key.subscription, deque())
+        is_at_work = queue.is_retrying and (queues, queue) not in ready
+        is_behind = endpoint.is_resting and ready and ready[0][1].is_asked
+        if is_at_work or is_behind or not endpoint.ask_now():
+            return False
+        if queue.is_retrying:
+            ready.remove((queues, queue))
+        queue.due, queue.is_retrying, queue.is_asked = None, True, True
+        ready.appendleft((queues, queue))
+        return True
+
     def next_attempt(
         self, subscription: Subscription, attempts: int, now: datetime, asked: timedelta
     ) -> datetime | None:
@@ -154,7 +169,7 @@ class Retries:
                 self._hurried_at.pop(subscription, None)
 
     async def _run(self, queues: PartitionQueues, queue: DeliveryQueue, endpoint: Endpoint) -> None:
-        began = self._clock.monotonic()
+        began, queue.is_asked = self._clock.monotonic(), False
         wait: timedelta | None = _STORE_AWAY
         try:
             try:

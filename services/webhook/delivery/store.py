@@ -1,8 +1,8 @@
 """The store as delivery queues and retries need it: operations of many delivery queues gather into few calls.
 
-Promises: `store` and `delivered` come back only when it is done, however long the store is away; the others
-raise Unavailable. Two deliveries of one delivery queue never share a call, and one that the store refuses
-breaks nothing for those beside it."""
+Promises: `store`, `delivered` and `created_at` come back only when they are done, however long the store is
+away; the others raise Unavailable. Two deliveries of one delivery queue never share a call, and one that the
+store refuses breaks nothing for those beside it."""
 
 import asyncio
 from collections import defaultdict
@@ -16,11 +16,17 @@ import structlog
 from shared.concurrency.batching import BatchExecutor
 from shared.domain.errors import CannotDecrypt, OfNewerVersion, Refused, TooLarge, Unavailable
 from shared.domain.event import Event
-from shared.domain.subscription import Delivery, DeliveryQueueKey, DeliveryState
+from shared.domain.subscription import (
+    BEYOND_TIMES,
+    Delivery,
+    DeliveryQueueKey,
+    DeliveryState,
+)
 from shared.messaging.envelope import event_json
 from shared.ports.clock import Clock, Ids
 from shared.ports.deliveries import Deliveries
-from shared.ports.events import Journal
+from shared.ports.events import Journal, Received
+from shared.times import nanoseconds, time_of_event
 
 log = structlog.get_logger()
 
@@ -45,6 +51,7 @@ class DeliveryStore:
         self._leases = BatchExecutor[Delivery, str | None](self._lease_all, limit=32)
         self._removals = BatchExecutor[Delivery, None](self._remove_all, limit=64)
         self._events = BatchExecutor[str, Event | None](self._load_all, limit=16)
+        self._times = BatchExecutor[str, int | None](self._load_times, limit=64)
 
     async def store(self, delivery: Delivery) -> int:
         """Store it unless it is stored; the number that is stored."""
@@ -94,13 +101,24 @@ class DeliveryStore:
     async def event(self, event_id: str) -> Event | None:
         return await self._events.submit(event_id)
 
+    async def created_at(self, received: Received) -> int:
+        """The time of an event (nanoseconds). Where neither message nor journal tells, that in its id; 0: it
+        has none."""
+        at = received.created_at
+        if at is None:
+            at = await self._until_done(lambda: self._times.submit(received.event_id))
+        if at is None:
+            moment = time_of_event(received.event_id)
+            at = 0 if moment is None else nanoseconds(moment)
+        return at if 0 < at < BEYOND_TIMES else 0
+
     async def body(self, delivery: Delivery) -> bytes | None:
         """The body that was kept with the dead letter."""
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             return await self._deliveries.body(delivery.id)
 
     async def drain(self) -> None:
-        for batches in (self._stores, self._leases, self._removals, self._events):
+        for batches in (self._stores, self._leases, self._removals, self._events, self._times):
             await batches.drain()
 
     async def _until_done(self, operation: Callable[[], Awaitable[Done]]) -> Done:
@@ -135,6 +153,11 @@ class DeliveryStore:
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             await self._deliveries.delivered(deliveries)
         return [None] * len(deliveries)
+
+    async def _load_times(self, ids: list[str]) -> Sequence[int | None]:
+        async with asyncio.timeout(_DEADLINE.total_seconds()):
+            found = await self._journal.stored(ids)
+        return [found.get(event_id) for event_id in ids]
 
     async def _load_all(self, ids: list[str]) -> Sequence[Event | Exception | None]:
         async with asyncio.timeout(_DEADLINE.total_seconds()):

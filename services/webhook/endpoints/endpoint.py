@@ -115,9 +115,13 @@ class Endpoint:
         if self.is_resting:
             self._probed_until = now + PROBE_PATIENCE.total_seconds()
 
-    def ask_now(self) -> None:
-        """An operator wants an attempt: its pause is over."""
-        self._ask_at = self._clock.monotonic()
+    def ask_now(self) -> bool:
+        """An operator wants an attempt: its pause is over, unless a probe is under way."""
+        now = self._clock.monotonic()
+        if self._probed_until > now:
+            return False
+        self._ask_at = now
+        return True
 
     def was_paused(self) -> None:
         """An earlier process stored its 410: unless this one knows better, one attempt goes first."""

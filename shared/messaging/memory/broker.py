@@ -100,6 +100,7 @@ class _Received:
         self.event_id = event.id
         self.topic = event.topic.value
         self.device = event.key.device
+        self.created_at: int | None = event.created_at
         self.size = 1000 + len(event.raw_payload) * 4 // 3
         """About: the payload in base64, and the rest."""
 

@@ -16,7 +16,7 @@ import structlog
 
 from shared.domain.enrollment import PARTITIONS
 from shared.domain.errors import BrokerUnavailable
-from shared.messaging.envelope import headers_without_body, size_in_journal
+from shared.messaging.envelope import headers_without_body, size_in_journal, time_in
 from shared.messaging.frame_filter import ReceivedMessage
 from shared.messaging.rabbit.breaker import LONGEST_PAUSE as LONGEST_REST
 from shared.messaging.rabbit.breaker import Breaker
@@ -47,6 +47,7 @@ class _Delivered:
     """One event of an open partition."""
 
     __slots__ = (
+        "_created_at",
         "_is_ours",
         "_message",
         "_partition",
@@ -66,6 +67,7 @@ class _Delivered:
         self._is_ours = OURS <= headers.keys()
         self._partition = partition
         self._message = message
+        self._created_at: int | None = None
         self.event_id = event_id
         self.topic: str = headers["topic"]
         self.device: str = headers["device"]
@@ -84,6 +86,10 @@ class _Delivered:
         return len(body)
 
     @property
+    def created_at(self) -> int | None:
+        return time_in(self.body) if self.body else self._created_at
+
+    @property
     def held(self) -> int:
         return len(self.body or b"")
 
@@ -91,6 +97,7 @@ class _Delivered:
         """Only of a message as our own publisher writes it: others need not be in the journal."""
         if not self._is_ours or self.body is None:
             return False
+        self._created_at = time_in(self.body)
         self.body = None
         self._message = replace(self._message, body=b"")
         return True

@@ -3,8 +3,8 @@
 A delivery is deleted once it is delivered. A pending one has `lane`, `partition` and `lease_until`, a
 dead-lettered one `given_up` (its partition), so an index has exactly the documents of each query. Its
 `body` is kept, encrypted, since its event leaves the journal. `asked` is its partition while an operator
-waits for an attempt. The `lane` of a delivery that is set aside is that of its device, and its event behind
-it: earlier versions take that for another device's, and retry it by its schedule.
+waits for an attempt, since `next_attempt_at`. The `lane` of a delivery that is set aside is that of its
+device, and its event behind it: earlier versions take that for another device's, and retry it as any other.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -91,9 +91,11 @@ class MongoDeliveries:
             )
         await self._current.check(term)
         if queues:
-            for document in await self._documents.find({"asked": partition}, {"lane": 1}):
-                if document["lane"] in queues:
-                    queues[document["lane"]] = replace(queues[document["lane"]], is_asked=True)
+            fields = {"lane": 1, "next_attempt_at": 1}
+            for document in await self._documents.find({"asked": partition}, fields):
+                if asked := queues.get(document["lane"]):
+                    event = (document["_id"].partition(":")[2], document["next_attempt_at"])
+                    queues[document["lane"]] = replace(asked, asked=asked.asked | {event})
         return {_queue_of(key): backlog for key, backlog in queues.items()}
 
     async def _pending(self, partition: int, projection: dict[str, int]) -> AsyncIterator[Document]:
@@ -220,6 +222,7 @@ def _tried_again(delivery: Delivery, now: datetime) -> UpdateOne:
             "$set": {
                 "lane": _queue_key(queue),
                 "partition": partition,
+                "number": delivery.number_again,
                 "attempts": 0,
                 "next_attempt_at": now,
                 "lease_until": EPOCH,

@@ -24,7 +24,7 @@ class Owed:
     lease_by: str | None = None
     lease_until: datetime = EPOCH
     body: bytes | None = None
-    is_asked: bool = False
+    asked_at: datetime | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -33,7 +33,7 @@ class Owed:
     def written(self, delivery: Delivery) -> None:
         """The delivery has not changed, and has no lease."""
         self.delivery = delivery
-        self.lease_by, self.lease_until, self.is_asked = None, EPOCH, False
+        self.lease_by, self.lease_until, self.asked_at = None, EPOCH, None
 
 
 class FakeDeliveries:
@@ -88,7 +88,7 @@ class FakeDeliveries:
                 max(seen.highest, number),
                 min(seen.oldest, event),
                 seen.count + 1,
-                seen.is_asked or owed.is_asked,
+                seen.asked | ({(event, owed.asked_at)} if owed.asked_at else set()),
             )
         return queues
 
@@ -168,9 +168,11 @@ class FakeDeliveries:
         for owed in chosen:
             again = replace(owed.delivery, next_attempt_at=now)
             if owed.is_pending:
-                owed.delivery, owed.is_asked = again, True
+                owed.delivery, owed.asked_at = again, now
             else:
-                owed.written(replace(again, state=DeliveryState.PENDING, attempts=0))
+                number = again.number_again
+                revived = replace(again, number=number, state=DeliveryState.PENDING, attempts=0)
+                owed.written(revived)
         return len(chosen)
 
     async def revive(self, ids: Collection[str], now: datetime) -> None:

@@ -26,6 +26,7 @@ class QueuedEvent:
     topic: str = "mdm.Connect"
     has_body: bool = True
     """False: only the journal has it."""
+    created_at: int | None = None
 
 
 def body_of(event_id: str) -> bytes:
@@ -41,6 +42,7 @@ class GivenEvent:
         self.event_id = event.event_id
         self.topic = event.topic
         self.device = event.device
+        self.created_at = event.created_at
         body = body_of(event.event_id)
         self.body: bytes | None = body if event.has_body else None
         self.size = len(body)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.domain.enrollment import EnrollmentKey
 from shared.domain.event import Event, Topic
-from shared.messaging.envelope import event_json
+from shared.messaging.envelope import event_json, time_in
 from shared.settings.limits import LARGEST_BODY
 
 SAMPLES = Path(__file__).parents[3] / "contract" / "samples"
@@ -192,3 +192,24 @@ def test_an_event_about_a_device_has_the_facts_of_its_outbox_event_and_no_comman
     assert list(document) == ["topic", "event_id", "created_at", "device_event"]
     assert document["topic"] == "macromdm.CertificateRebound"
     assert document["device_event"] == {"udid": UDID, "certificate": "ab", "how": "renewal"}
+
+
+@given(created_at=st.integers(0, 3 * 10**18), topic=st.sampled_from(Topic))
+def test_the_time_of_an_event_is_read_from_its_json(created_at: int, topic: Topic) -> None:
+    made = event(created_at=created_at, topic=topic, raw_payload=b"{}")
+
+    assert time_in(event_json(made)) == created_at
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"created_at":"2026-01-02T03:04:05Z"}',
+        b'{"created_at":"2026-99-02T03:04:05.000000000Z"}',
+        b'{"other":"' + b"x" * 600 + b'","created_at":"2026-01-02T03:04:05.000000000Z"}',
+    ],
+)
+def test_another_body_tells_no_time(body: bytes) -> None:
+    assert time_in(body) is None

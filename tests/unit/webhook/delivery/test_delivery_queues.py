@@ -5,6 +5,7 @@ the queue, and nothing is owed any more, neither in the queue nor in the store.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -484,18 +485,25 @@ async def test_rule_11_no_sweep_a_store_after_the_new_consumer_has_delivered_is_
     assert_kept(world, "e1")
 
 
+def publish_at_once(world: World, event_id: str) -> None:
+    """Each such event has the same time."""
+    world.publish(event_id)
+    world.journal.events[event_id] = replace(world.journal.events[event_id], created_at=1)
+
+
 async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_counts(
     world: World,
 ) -> None:
     """A cut off replica stores the second event under its own, higher number, after the new one has
-    loaded an empty delivery queue. Equal numbers would go by id, so the third event's comes first."""
+    loaded an empty delivery queue. Equal numbers would go by id, so the third event's comes first; all
+    three have one time."""
     world.receiver.script = {"e1": ["fail"], "z2": ["fail"]}
     one, two = Replica(world), Replica(world)
     async with one, two:
-        world.publish("e1")
+        publish_at_once(world, "e1")
         await settle()
         one.barriers.hold("store")
-        world.publish("z2")
+        publish_at_once(world, "z2")
         await settle()
         world.records.clear()  # e1 was delivered by the retry of the one that is cut off
         world.receiver.arrivals.append("e1")
@@ -503,7 +511,7 @@ async def test_rule_11_arrival_the_number_of_an_event_that_is_stored_already_cou
         two.barriers.hold("waiting")
         world.queue.cut_off(one.channel)
         await world.run(0.5)
-        world.publish("a3")
+        publish_at_once(world, "a3")
         one.barriers.let("store")
         await settle()
         await one.kill()

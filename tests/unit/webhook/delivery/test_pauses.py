@@ -1,11 +1,13 @@
 """Subscribers that say when to come again (`Retry-After`), or that they are gone (410)."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.delivery_rig import DEVICE, FixedShare, Replica, World
+from shared.domain.enrollment import partition_of
+from tests.support.delivery_rig import DEVICE, PARTITION, FixedShare, Replica, World
 from tests.support.fakes.clock import settle
 
 SHORT = [timedelta(seconds=1)] * 20
@@ -194,3 +196,69 @@ async def test_a_pause_is_logged_at_its_beginning_and_its_end(world: World) -> N
 
     events = [line["event"] for line in said if line["event"].startswith("subscri")]
     assert events == ["subscription_paused", "subscriber_failing", "subscriber_recovered"]
+
+
+# --- an operator's retry
+
+
+async def attempts_in_an_outage(answers: str | None, *retried: str) -> int:
+    """How many attempts ten minutes of an outage see, in which an operator retries these."""
+    world = World()
+    async with Replica(world):
+        world.receiver.answers, world.receiver.is_down = answers, answers is None
+        world.publish("e1", "e2", "e3")
+        await world.run(300)
+        before = len(world.receiver.attempts)
+        for event in retried:
+            await world.store.retry([f"config:{event}"], world.clock.now())
+            await world.run(10)
+        await world.run(600)
+    return len(world.receiver.attempts) - before
+
+
+@pytest.mark.parametrize("answers", [None, "410"])
+async def test_rule_11_an_operators_retry_of_what_is_not_the_head_ends_a_pause_once(
+    answers: str | None,
+) -> None:
+    undisturbed = await attempts_in_an_outage(answers)
+
+    once = await attempts_in_an_outage(answers, "e2")
+    twice = await attempts_in_an_outage(answers, "e2", "e2")
+
+    assert undisturbed < once <= undisturbed + 2
+    assert once < twice <= undisturbed + 3
+
+
+async def test_what_an_operator_retries_is_the_first_to_ask_in_an_outage(world: World) -> None:
+    async with Replica(world, waits=SHORT):
+        world.receiver.is_down = True
+        names = (f"device {number}" for number in range(1000))
+        beside = [name for name in names if partition_of(name) == PARTITION]
+        for number, device in enumerate(beside[:20]):
+            world.publish(f"e{number}", device=device)
+        await world.run(300)
+        before = len(world.receiver.attempts)
+        await world.store.retry(["config:e13", "config:e7"], world.clock.now())
+        await world.run(8)
+
+    assert sorted(world.receiver.attempts[before:]) == ["e13", "e7"]
+
+
+async def test_a_retry_during_a_probe_is_heeded_when_that_has_failed(world: World) -> None:
+    async with Replica(world, waits=SHORT):
+        world.receiver.answers = "410"
+        world.publish("e1", "e2")
+        world.publish("f1", device="PAD")
+        await world.run(30)
+        hangs = world.receiver.held["f1"] = world.receiver.held["e1"] = asyncio.Event()
+        before = len(world.receiver.attempts)
+        await world.jump(HOUR + 10)
+        [under_way] = world.receiver.attempts[before:]
+        asked = "f1" if under_way == "e1" else "e1"
+        await world.store.retry([f"config:{asked}"], world.clock.now())
+        await world.run(10)
+        assert world.receiver.attempts[before:] == [under_way]
+        hangs.set()
+        await world.run(5)
+
+    assert world.receiver.attempts[before:] == [under_way, asked]

@@ -336,3 +336,40 @@ async def test_a_dead_lettered_event_is_let_go_once_for_all_its_subscriptions(wo
 
     assert was_dead_lettered == []
     assert world.queue.dead_lettered == [("e1", "cannot be held")]
+
+
+async def test_rule_11_a_dead_letter_that_is_retried_comes_before_newer_events(
+    world: World,
+) -> None:
+    """Its delivery queue was empty, and forgotten, since it had its number."""
+    async with Replica(world):
+        world.receiver.is_down = True
+        world.publish("e1", "e2", "e3", "e4")
+        await world.run(2)
+        assert await world.store.skip("config:e3", b"")
+        assert await world.store.skip("config:e4", b"")
+        world.receiver.is_down = False
+        await world.run(120)
+        world.receiver.is_down = True
+        world.publish("n1", "n2")
+        await world.run(2)
+        await world.store.retry(["config:e4"], world.clock.now())
+        await world.run(5)
+        await world.store.retry(["config:e3"], world.clock.now())
+        world.receiver.is_down = False
+        await world.run(200)
+
+    assert world.receiver.firsts == ["e1", "e2", "e3", "e4", "n1", "n2"]
+
+
+async def test_what_is_skipped_and_retried_has_its_place_again(world: World) -> None:
+    async with Replica(world):
+        world.receiver.is_down = True
+        world.publish("e1", "e2", "e3")
+        await world.run(2)
+        assert await world.store.skip("config:e2", b"")
+        await world.store.retry(["config:e2"], world.clock.now())
+        world.receiver.is_down = False
+        await world.run(120)
+
+    assert world.receiver.firsts == ["e1", "e2", "e3"]
