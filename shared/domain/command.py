@@ -177,11 +177,6 @@ class Terms:
     not_before: datetime | None = None
     collapse_key: str | None = None
 
-    def begin(self, accepted_at: datetime) -> datetime | None:
-        """The time from which a command that is accepted now may be sent; None: at once."""
-        is_over = self.not_before is None or self.not_before <= accepted_at
-        return None if is_over else self.not_before
-
     def expiry(self, accepted_at: datetime) -> datetime | None:
         """The time at which a command that is accepted now expires; None: never."""
         if self.expires_at is not None:

@@ -54,7 +54,7 @@ class JobOut(TypedDict):
     id: Annotated[str, like(JOB_ID)]
     command_uuid: Annotated[str, like(UUID)]
     request_type: Annotated[str, like("DeviceInformation")]
-    caller: Annotated[str, like("api-key-1")]
+    caller: Annotated[str, like("api-key")]
     state: Annotated[str, one_of(JobState), like("finished")]
     total: Annotated[Count, about("Targets.", 3)]
     queued: Annotated[Count, about("Targets in whose queues it is by this job.", 2)]

@@ -46,6 +46,7 @@ class Submission:
     def entry_at(self, target: Target, at: datetime) -> QueueEntry:
         """The new entry, accepted at this time."""
         command, terms = self.prepared.command, self.prepared.terms
+        begin = terms.not_before
         return QueueEntry(
             enrollment=target.key.id,
             device=target.key.device,
@@ -55,7 +56,8 @@ class Submission:
             generation=target.generation,
             order=self.order,
             priority=NORMAL_PRIORITY if terms.priority is None else terms.priority,
-            not_before=terms.begin(at),
+            # A begin that is over is none.
+            not_before=begin if begin is not None and begin > at else None,
             expires_at=terms.expiry(self.since or at),
             collapse_key=terms.collapse_key,
             accepted_at=self.accepted(at),

@@ -69,6 +69,8 @@ class Subscribers:
         self._current: list[Subscription] = []
         self.was_read = asyncio.Event()
         self._read_at = float("-inf")
+        self.is_current = False
+        """They were read so lately that another replica's change can hardly be missing."""
         self._endpoints: dict[str, Endpoint] = {}
         self._failures = LimitedLog("delivery_failed", clock)
         self._set_aside = LimitedLog("delivery_set_aside", clock)
@@ -82,9 +84,11 @@ class Subscribers:
                 group.create_task(loops.keep_doing(name, step, PACE, waits))
 
     async def read(self) -> None:
+        began = self._clock.monotonic()
         async with asyncio.timeout(_DEADLINE.total_seconds()):
             found = await self._subscriptions.all()
-        self._read_at = self._clock.monotonic()
+        self._read_at = began
+        self.is_current = self._was_read_within(CURRENT_FOR)
         former, self._known = self._known, {each.id: each for each in found}
         self._current = [each for each in found if each.state is not SubscriptionState.DELETED]
         for gone in former.keys() - self._known.keys():
@@ -114,14 +118,10 @@ class Subscribers:
             raise ExceptionGroup("subscriptions that could not be judged", failed)
 
     def tick(self) -> None:
-        """Time has passed for who waits for a slot."""
+        """Time has passed for who waits for a slot, and for what was read."""
+        self.is_current = self._was_read_within(CURRENT_FOR)
         for endpoint in self._endpoints.values():
             endpoint.slots.tick()
-
-    @property
-    def is_current(self) -> bool:
-        """They were read so lately that another replica's change can hardly be missing."""
-        return self._was_read_within(CURRENT_FOR)
 
     @property
     def is_cut_off(self) -> bool:
