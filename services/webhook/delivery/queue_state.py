@@ -39,8 +39,8 @@ class DeliveryQueue:
     changes: int = 0
     """Counts what an older read of the delivery queue cannot have seen: stores, and newer reads."""
     is_stale: bool = False
-    """The last read of the delivery queue may be out of order: a store found an older number, or a head left
-    the delivery queue by a write that may have come too late."""
+    """The last read of the delivery queue may be out of order: a store found an older number, a dead letter
+    is tried again, or a head left the delivery queue by a write that may have come too late."""
 
     failing_since: float = 0.0
     """The time when its head failed first (monotonic), or was first known here to wait."""
@@ -123,6 +123,8 @@ class DeliveryQueue:
         operator skipped its head, or put an older one before it."""
         if backlog.lowest != self.head:
             self.due = None
+        if self.blocked and backlog.lowest < self.head:
+            self.is_stale = True
         self.head = min(self.head, backlog.lowest) if self.blocked else backlog.lowest
         if not self.blocked:
             self.failing_since = now

@@ -373,3 +373,24 @@ async def test_what_is_skipped_and_retried_has_its_place_again(world: World) -> 
         await world.run(120)
 
     assert world.receiver.firsts == ["e1", "e2", "e3"]
+
+
+async def test_a_dead_letter_that_is_retried_while_its_queue_drains_comes_next(
+    world: World,
+) -> None:
+    newer = [f"n{number}" for number in range(9)]
+    async with Replica(world):
+        world.receiver.is_down = True
+        world.publish("e1", *newer)
+        await world.run(2)
+        assert await world.store.skip("config:e1", b"")
+        hangs = world.receiver.held["n4"] = asyncio.Event()
+        world.receiver.is_down = False
+        await world.run(10)
+        assert world.receiver.arrivals == newer[:4]
+        await world.store.retry(["config:e1"], world.clock.now())
+        await world.run(5)
+        hangs.set()
+        await world.run(20)
+
+    assert world.receiver.arrivals == [*newer[:5], "e1", *newer[5:]]
