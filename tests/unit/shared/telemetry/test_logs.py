@@ -19,13 +19,14 @@ def test_a_traceback_shows_no_local_variable(
     secret = secrets.token_hex(8)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    former = structlog.get_config()
     configure(form)
     try:
         fails(secret)
     except RuntimeError:
         structlog.get_logger().exception("event_not_handled")
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**former)  # the same lists: loggers that were used before keep to them
 
     said = capsys.readouterr().err
     assert "a bug" in said
