@@ -184,6 +184,13 @@ class QueueRetry:
             if len(leased) == 1 and not outcome.is_shared:
                 return await self._failed_alone(job, leased[0], outcome), 1
             failed = [self._failed(job, each.delivery, outcome) for each in leased]
+            # Each would be spread by itself, and the request would come again in parts.
+            failed = [
+                replace(each, next_attempt_at=failed[0].next_attempt_at)
+                if each.attempts == failed[0].attempts
+                else each
+                for each in failed
+            ]
             await asyncio.gather(*map(self._store.failed, failed, holders))
             self._metrics.deliveries_retried.inc(len(failed))
             return max(self._time_left(job, failed[0]), _SOON), 0

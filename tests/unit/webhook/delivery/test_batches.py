@@ -4,12 +4,14 @@ import asyncio
 import plistlib
 from dataclasses import replace
 from datetime import timedelta
+from itertools import cycle
 
 import orjson
 import pytest
 
 from services.webhook.delivery.inbox import Arrival
 from services.webhook.delivery.queue_state import DeliveryQueue
+from services.webhook.delivery.schedule import RetryPolicy
 from services.webhook.endpoints.slots import LARGEST_BATCH
 from services.webhook.forms.form import shaped
 from shared.domain.enrollment import EnrollmentKey, partition_of
@@ -79,6 +81,24 @@ async def test_one_failure_stores_all_events_of_the_request_and_they_go_together
     assert stored["made:e1"] == 1
     assert world.receiver.firsts == ["e1", "e2", "e3", "e4"]
     assert ["e1", "e2", "e3"] in requests(world)
+    assert world.is_settled
+
+
+async def test_a_request_that_failed_comes_again_as_a_whole_however_waits_are_spread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe(world, "e1", "e2", "e3")
+    world.receiver.script["e1"] = ["500"]
+    replica = Replica(world, waits=SHORT)
+    spread = cycle([0.1, 0.9, 0.5])
+    monkeypatch.setattr(
+        replica.retries._queue_retry, "policy", RetryPolicy(SHORT, lambda: next(spread))
+    )
+    replica.subscriptions.subscriptions = [BATCHES]
+    async with replica:
+        await world.run(5)
+
+    assert requests(world) == [["e1", "e2", "e3"]] * 2
     assert world.is_settled
 
 
