@@ -2,9 +2,9 @@
 
 Promises: every read and write is a page; a record leaves once nothing of its subscription came for a minute,
 so that a replica which had not noticed the deletion leaves nothing behind; of a subscription that sends
-nothing, a waiting event leaves with its event in the journal, is counted and logged, but for a dead letter
-that is tried again: that has its body (docs/rules.md, rule 14).
-Every replica does it: what is removed twice is removed.
+nothing, and of a MDM_WEBHOOK_URL that is gone, a waiting event leaves with its event in the journal, is counted
+and logged, but for a dead letter that is tried again: that has its body (docs/rules.md, rule 14). Every replica
+does it: what is removed twice is removed.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from datetime import timedelta
 import structlog
 
 from shared.concurrency.periodic import Loops, Pace
-from shared.domain.subscription import DeliveryState, Subscription, SubscriptionState
+from shared.domain.subscription import CONFIG_SUBSCRIPTION, DeliveryState, SubscriptionState
 from shared.ports.clock import Clock
 from shared.ports.deliveries import Activities, DeliveryRecords, Replays, Subscriptions
 from shared.ports.events import Journal
@@ -51,13 +51,16 @@ class Cleanup:
     async def clean(self) -> None:
         """One round."""
         found = await self.subscriptions.all()
-        for id in self._quiet_since.keys() - {each.id for each in found}:
+        known = {each.id for each in found}
+        for id in self._quiet_since.keys() - known:
             self._forget(id)  # another replica has removed it
+        if CONFIG_SUBSCRIPTION not in known:  # MDM_WEBHOOK_URL was taken away
+            await self._expire(CONFIG_SUBSCRIPTION)
         for subscription in found:
             if subscription.state is SubscriptionState.DELETED:
                 await self._remove(subscription.id)
             elif subscription.is_held:
-                await self._expire(subscription)
+                await self._expire(subscription.id)
 
     async def _remove(self, id: str) -> None:
         now = self.clock.monotonic()
@@ -80,11 +83,11 @@ class Cleanup:
         del self._quiet_since[id]
         self.forgotten(id)
 
-    async def _expire(self, subscription: Subscription) -> None:
+    async def _expire(self, subscription: str) -> None:
         before = event_ids_from(self.clock.now() - self.retention)
         after, expired = "", 0
         for _ in range(MOST_PAGES):
-            page = await self.deliveries.page(subscription.id, after, PAGE, before)
+            page = await self.deliveries.page(subscription, after, PAGE, before)
             pending = [each for each in page if each.state is DeliveryState.PENDING]
             # One that follows from another may be younger than the time in its id.
             kept = await self.journal.stored([each.event_id for each in pending])
@@ -95,4 +98,4 @@ class Cleanup:
             after = page[-1].event_id
         if expired:
             self.metrics.deliveries_expired.inc(expired)
-            log.warning("deliveries_expired", subscription=subscription.id, count=expired)
+            log.warning("deliveries_expired", subscription=subscription, count=expired)

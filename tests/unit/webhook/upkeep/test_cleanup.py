@@ -208,3 +208,18 @@ async def test_what_another_replica_removed_is_forgotten_too() -> None:
     await world.cleanup.clean()
 
     assert world.forgotten == ["gone"]
+
+
+async def test_what_waits_for_the_configured_one_expires_where_that_is_gone() -> None:
+    world = World()
+    old = event_ids_from(world.clock.now() - RETENTION - timedelta(days=1)) + "-7000-8000-000000000000"
+    new = event_ids_from(world.clock.now()) + "-7000-8000-000000000000"
+    await world.store("config", old, new)
+
+    await world.cleanup.clean()
+    assert world.left() == [f"config:{new}"]
+
+    world.subscriptions.configured = Subscription("config", "https://kept.example/")
+    world.clock.advance(2 * RETENTION)
+    await world.cleanup.clean()
+    assert world.left() == [f"config:{new}"]
