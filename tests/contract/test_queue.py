@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,8 +34,9 @@ class Kept:
     jobs: Jobs
 
 
-@pytest.fixture(params=STORES)
-async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
+@asynccontextmanager
+async def open_kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
+    """On the store that the parameter names."""
     if request.param == "fake":
         fake = FakeCommandQueue()
         yield Kept(fake, fake, fake.jobs)
@@ -47,6 +49,12 @@ async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
         await mongo.ensure(indexes(timedelta(days=30)))
         queue = MongoCommandQueue(mongo, KEYRING)
         yield Kept(queue, MongoStoredCommands(mongo), MongoJobs(mongo))
+
+
+@pytest.fixture(params=STORES)
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
+    async with open_kept(request) as made:
+        yield made
 
 
 @pytest.fixture

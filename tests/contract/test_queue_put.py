@@ -7,22 +7,24 @@ import pytest
 
 from shared.domain.command import EntryState
 from shared.ports.queue import CommandQueue
-from shared.storage.queue.commands import MongoStoredCommands
-from shared.storage.queue.store import MongoCommandQueue
-from tests.contract.stores import KEYRING, STORES, open_store
-from tests.contract.test_queue import MINUTE, NOW, Kept, command, entry, mark_sent, stored
+from tests.contract.stores import STORES
+from tests.contract.test_queue import (
+    MINUTE,
+    NOW,
+    Kept,
+    command,
+    entry,
+    mark_sent,
+    open_kept,
+    stored,
+)
 from tests.contract.test_queue_terms import states
-from tests.support.fakes.queue import FakeCommandQueue
 
 
 @pytest.fixture(params=STORES)
 async def kept(request: pytest.FixtureRequest) -> AsyncIterator[Kept]:
-    if request.param == "fake":
-        fake = FakeCommandQueue()
-        yield Kept(fake, fake)
-        return
-    async with open_store(request) as store:
-        yield Kept(MongoCommandQueue(store, KEYRING), MongoStoredCommands(store))
+    async with open_kept(request) as made:
+        yield made
 
 
 @pytest.fixture

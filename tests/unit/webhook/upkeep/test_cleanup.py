@@ -212,7 +212,10 @@ async def test_what_another_replica_removed_is_forgotten_too() -> None:
 
 async def test_what_waits_for_the_configured_one_expires_where_that_is_gone() -> None:
     world = World()
-    old = event_ids_from(world.clock.now() - RETENTION - timedelta(days=1)) + "-7000-8000-000000000000"
+    old = (
+        event_ids_from(world.clock.now() - RETENTION - timedelta(days=1))
+        + "-7000-8000-000000000000"
+    )
     new = event_ids_from(world.clock.now()) + "-7000-8000-000000000000"
     await world.store("config", old, new)
 
