@@ -2,9 +2,9 @@
 
 Promises: every read and write is a page; a record leaves once nothing of its subscription came for a minute,
 so that a replica which had not noticed the deletion leaves nothing behind; of a subscription that sends
-nothing, and of a MDM_WEBHOOK_URL that is gone, a waiting event leaves with its event in the journal, is counted
-and logged, but for a dead letter that is tried again: that has its body (docs/rules.md, rule 14). Every replica
-does it: what is removed twice is removed.
+nothing, and of a MDM_WEBHOOK_URL that is gone, a waiting event leaves with its event in the journal, is
+counted and logged, but for a dead letter that is tried again: that has its body (docs/rules.md, rule 14).
+Every replica does it: what is removed twice is removed.
 """
 
 from collections.abc import Callable
