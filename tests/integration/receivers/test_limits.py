@@ -56,8 +56,8 @@ async def test_a_head_that_trickles_ends_at_the_timeout(sender: HttpSender) -> N
         began = time.monotonic()
         outcome = await send(sender, receiver.url)
 
-    assert outcome.reason == "no answer within 0.7 s"
-    assert 0.6 < time.monotonic() - began < 2
+    assert outcome.reason == "no answer within 2 s"
+    assert 1.9 < time.monotonic() - began < 4
 
 
 async def test_a_body_that_trickles_is_left_after_two_seconds() -> None:
@@ -108,7 +108,7 @@ async def test_a_receiver_that_does_not_read_ends_at_the_timeout(sender: HttpSen
     async with RawReceiver(wait, reads_bodies=False) as receiver:
         outcome = await send(sender, receiver.url, bytes(16 * 1024**2))
 
-    assert outcome.reason == "no answer within 0.7 s"
+    assert outcome.reason == "no answer within 2 s"
 
 
 async def test_an_answer_may_come_before_the_body_was_sent(sender: HttpSender) -> None:
