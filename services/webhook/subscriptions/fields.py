@@ -3,6 +3,7 @@
 import re
 import ssl
 from base64 import b64decode
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any
@@ -35,7 +36,7 @@ _SECRET_BYTES = range(24, 65)
 
 OWN_TOPICS = f"{OWN_PREFIX}*"
 PATTERNS = (MICROMDM_TOPICS, OWN_TOPICS)
-_TOPICS = frozenset({*Topic, *PATTERNS})
+_TOPICS = sorted({*Topic, *PATTERNS})
 EXTRA_KEYS = ("payload",)
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
@@ -65,18 +66,19 @@ def _receiver_url(given: str) -> str:
     return given
 
 
-def _topic(given: str) -> str:
-    if given in _TOPICS:
+def _one_among(given: str, values: Collection[str], what: str) -> str:
+    if given in values:
         return given
-    near = nearest(given, sorted(_TOPICS))
-    raise unlike(f"a topic (nearest: {near})" if near else f"a topic: {', '.join(sorted(_TOPICS))}")
+    near = nearest(given, sorted(values))
+    raise unlike(f"{what} (nearest: {near})" if near else f"{what}: {', '.join(values)}")
+
+
+def _topic(given: str) -> str:
+    return _one_among(given, _TOPICS, "a topic")
 
 
 def _status(given: str) -> str:
-    if given in list(Status):
-        return given
-    near = nearest(given, sorted(Status))
-    raise unlike(f"a status (nearest: {near})" if near else f"a status: {', '.join(Status)}")
+    return _one_among(given, list(Status), "a status")
 
 
 def _own_topic(given: str) -> str:
